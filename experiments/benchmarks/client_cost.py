@@ -1,0 +1,143 @@
+"""CPU per call, everything included (render, hash, HTTP, ledger, parse), against a bare AsyncOpenAI loop.
+
+Both ask the same stub server, at concurrency 64, in turn, in one process; CPU is this process's user and system time,
+the server's is not in it. Prints medians and ratios.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from openai import AsyncOpenAI
+
+from llmrank import Candidates, Document, Query, Reranker
+
+CONCURRENCY, QUERIES, REPEATS = 64, 60, 5
+PASSAGE = "Okapi BM25 ranks documents by the query terms that occur in each, whatever their order in the text. " * 4
+
+
+def reply(text: str, top: list[str]) -> dict[str, Any]:
+    tokens = [{"token": t, "logprob": -0.1 - i, "bytes": None} for i, t in enumerate(top)]
+    logprobs = {"content": [{**tokens[0], "top_logprobs": tokens}], "refusal": None} if top else None
+    message = {"role": "assistant", "content": text, "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 2000, "completion_tokens": 100, "total_tokens": 2100}
+    return {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+
+
+WORKLOADS = {
+    "20 passages put in order": ("sliding-window", 20, reply(" > ".join(f"[{i}]" for i in range(20, 0, -1)), [])),
+    "one passage, 20 logprobs": (
+        "yes-no",
+        30,
+        reply("yes", ["yes", "no", " Yes", " No", *(f"word{i}" for i in range(16))]),
+    ),
+}
+
+
+def serve(body: dict[str, Any], folder: str) -> tuple[subprocess.Popen[str], str]:
+    path = Path(folder) / "reply.json"
+    path.write_text(json.dumps(body))
+    script = str(Path(__file__).parent / "stub_server.py")
+    server = subprocess.Popen([sys.executable, script, str(path)], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    return server, f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
+
+
+def requests(n: int, salt: str) -> list[Candidates]:
+    """Queries with their candidates; the salt keeps one round's prompts from being another's."""
+    return [
+        Candidates(
+            Query(f"q{q}", f"what is bm25 {salt} {q}"),
+            tuple(Document(f"d{i}", f"{i} {q} {PASSAGE}") for i in range(n)),
+        )
+        for q in range(QUERIES)
+    ]
+
+
+async def ours(url: str, method: str, work: list[Candidates], ledger: str) -> tuple[float, int, int]:
+    """CPU seconds, calls, and answers reused."""
+    with_settings: dict[str, Any] = {"base_url": url, "ledger": ledger, "concurrency": CONCURRENCY}
+    reranker = Reranker(method, backend="openai:stub", **with_settings)
+    await reranker.arank("warm up", ["one", "two"])
+    started, calls, reused = time.process_time(), 0, 0
+    async for ranking in reranker.astream(work):
+        calls += ranking.row.calls
+        reused += ranking.row.reused
+    spent = time.process_time() - started
+    await reranker.aclose()
+    return spent, calls, reused
+
+
+async def bare(url: str, calls: int, messages: list[dict[str, str]], logprobs: bool) -> float:
+    """CPU seconds of a loop that does nothing but call."""
+    client = AsyncOpenAI(base_url=url, api_key="none")
+    more: dict[str, Any] = {"logprobs": True, "top_logprobs": 20} if logprobs else {}
+    left = iter(range(calls))
+
+    async def worker() -> None:
+        for _ in left:
+            await client.chat.completions.create(model="stub", messages=messages, temperature=0, max_tokens=16, **more)  # type: ignore[arg-type]
+
+    await client.chat.completions.create(model="stub", messages=messages)  # type: ignore[arg-type]
+    started = time.process_time()
+    await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+    spent = time.process_time() - started
+    await client.close()
+    return spent
+
+
+def messages_of(method: str, work: list[Candidates]) -> list[dict[str, str]]:
+    """A prompt such as ours, made beforehand."""
+    from llmrank.rerank.methods import find
+    from llmrank.templates import Shown, load
+
+    template = load(find(method).template)
+    documents = work[0].documents[: 1 if template.question == "grade" else None]
+    shown = [Shown(i, d.text) for i, d in zip(template.identifiers(len(documents)), documents, strict=True)]
+    return [{"role": role, "content": text} for role, text in template.render(work[0].query, shown).messages]
+
+
+def main() -> None:
+    for name, (method, n, body) in WORKLOADS.items():
+        rows: dict[str, list[float]] = {"bare": [], "ours": [], "no ledger": [], "from the ledger": []}
+        with tempfile.TemporaryDirectory() as folder:
+            server, url = serve(body, folder)
+            try:
+                for turn in range(REPEATS):
+                    work = requests(n, str(turn))
+                    ledger = f"{folder}/{turn}.ledger"
+                    spent, calls, _ = asyncio.run(ours(url, method, work, ledger))
+                    rows["ours"].append(spent / calls)
+                    rows["bare"].append(
+                        asyncio.run(bare(url, calls, messages_of(method, work), "logprobs" in name)) / calls
+                    )
+                    spent, again, reused = asyncio.run(ours(url, method, work, ledger))
+                    assert (again, reused) == (0, calls), "the ledger did not answer"
+                    rows["from the ledger"].append(spent / reused)
+                    spent, calls, _ = asyncio.run(ours(url, method, work, "none"))
+                    rows["no ledger"].append(spent / calls)
+            finally:
+                server.terminate()
+                server.wait()
+        print(f"{name} ({method}), {calls} calls a round, median of {REPEATS} rounds, CPU microseconds a call:")
+        for row, values in rows.items():
+            print(f"  {row:16} {median(values) * 1e6:7.0f}")
+        ratio = median(a / b for a, b in zip(rows["ours"], rows["bare"], strict=True))
+        reuse = median(a / b for a, b in zip(rows["from the ledger"], rows["ours"], strict=True))
+        print(f"  ours / bare                {ratio:.3f}   (at most 0.2)")
+        print(f"  from the ledger / by stub  {reuse:.3f}   (at most 0.2)")
+        assert math.isfinite(ratio)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""`Ask`, what a strategy holds: four verbs over one coroutine, and the wrappers that belong to a question."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import cast
+
+from llmrank.questions import Answer, Choice, Grade, Order, Preference, Question, failed
+
+
+class Ask:
+    """Asks questions about items. A strategy awaits the four verbs; a wrapper overrides `answer`."""
+
+    async def answer(self, question: Question) -> Answer:
+        raise NotImplementedError  # every Ask is a source of answers or a wrapper around one
+
+    async def grade(self, item: Hashable) -> Grade:
+        """How relevant the item is."""
+        return cast(Grade, await self.answer(Question("grade", (item,))))
+
+    async def compare(self, left: Hashable, right: Hashable) -> Preference:
+        """Which of two items is better; `left` is shown first."""
+        return cast(Preference, await self.answer(Question("compare", (left, right))))
+
+    async def choose(self, items: Sequence[Hashable], *, worst: bool = False) -> Choice:
+        """The best (or worst) of the items."""
+        return cast(Choice, await self.answer(Question("choose", tuple(items), worst)))
+
+    async def order(self, items: Sequence[Hashable]) -> Order:
+        """The items from best to worst."""
+        return cast(Order, await self.answer(Question("order", tuple(items))))
+
+
+class Remember(Ask):
+    """Asks the same question once. A set that was chosen from is the same question in any order."""
+
+    def __init__(self, inner: Ask) -> None:
+        self._inner = inner
+        self._answers: dict[Hashable, tuple[Question, asyncio.Future[Answer]]] = {}
+
+    async def answer(self, question: Question) -> Answer:
+        key: Hashable = question
+        if question.kind == "choose":
+            key = ("choose", frozenset(question.items), question.worst)
+        known = self._answers.get(key)
+        if known is None:
+            future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            self._answers[key] = question, future
+            try:
+                answer = await self._inner.answer(question)
+            except BaseException:
+                future.cancel()
+                raise
+            future.set_result(answer)
+            return answer
+        asked, future = known
+        answer = future.result() if future.done() else await asyncio.shield(future)
+        return answer if asked.items == question.items else _reindexed(cast(Choice, answer), asked, question)
+
+    def answered(self) -> dict[Question, Answer]:
+        """All questions that were answered, as they were asked."""
+        return {q: f.result() for q, f in self._answers.values() if f.done() and not f.cancelled()}
+
+
+class BothOrders(Ask):
+    """Asks each comparison in both orders at once; a disagreement is a tie of half a win."""
+
+    def __init__(self, inner: Ask) -> None:
+        self._inner = inner
+
+    async def answer(self, question: Question) -> Answer:
+        if question.kind != "compare":
+            return await self._inner.answer(question)
+        left, right = question.items
+        forth, back = await asyncio.gather(self._inner.compare(left, right), self._inner.compare(right, left))
+        return agreed(forth, mirrored(back))
+
+
+class OneOrder(Ask):
+    """Asks each pair in the order in which it first comes up, and in no other."""
+
+    def __init__(self, inner: Ask) -> None:
+        self._inner = inner
+        self._shown: dict[frozenset[Hashable], tuple[Hashable, ...]] = {}
+
+    async def answer(self, question: Question) -> Answer:
+        if question.kind != "compare":
+            return await self._inner.answer(question)
+        shown = self._shown.setdefault(frozenset(question.items), question.items)
+        answer = cast(Preference, await self._inner.answer(question._replace(items=shown)))
+        return answer if shown == question.items else mirrored(answer)
+
+
+def mirrored(answer: Preference) -> Preference:
+    """The same preference with left and right exchanged."""
+    return replace(
+        answer,
+        share=None if answer.share is None else 1 - answer.share,
+        p_left=None if answer.p_left is None else 1 - answer.p_left,
+    )
+
+
+def agreed(one: Preference, other: Preference) -> Preference:
+    """One preference from the two orders of a pair, both told from the same left.
+
+    P(left) is the mean of both (RankFusion 2406.00231). Where one order has no answer the other decides, and the
+    answer is marked `one-order`.
+    """
+    if one.share is None or other.share is None:
+        known = one if one.share is not None else other
+        if known.share is None:
+            return one if one.status == "failed" else other
+        return replace(known, status="repaired", repairs=(*known.repairs, "one-order"))
+    both = one.p_left is not None and other.p_left is not None
+    return Preference(
+        share=one.share if one.winner == other.winner else 0.5,
+        p_left=(one.p_left + other.p_left) / 2 if both else None,  # type: ignore[operator]  # both are known here
+        status="repaired" if "repaired" in (one.status, other.status) else "ok",
+        repairs=tuple(dict.fromkeys(one.repairs + other.repairs)),
+    )
+
+
+def _reindexed(answer: Choice, asked: Question, question: Question) -> Answer:
+    """An answer about the same set in another order."""
+    if answer.index is None:
+        return answer if answer.status == "unasked" else failed("choose", answer.reason or "failed")
+    place = {item: i for i, item in enumerate(question.items)}
+    distribution = answer.distribution
+    if distribution is not None:
+        by_item = dict(zip(asked.items, distribution, strict=True))
+        distribution = tuple(by_item[item] for item in question.items)
+    return replace(answer, index=place[asked.items[answer.index]], distribution=distribution)

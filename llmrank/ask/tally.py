@@ -1,0 +1,62 @@
+"""The tally of a query: how its questions were answered, what they cost, and how far it still has to go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from llmrank.llm.client import Exchange
+from llmrank.questions import Answer
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one query's questions; `ok`, `repaired` and `failed` add up to `questions`."""
+
+    expected_calls: float = 1.0
+    expected_rounds: float = 1.0
+    questions: int = 0
+    ok: int = 0
+    repaired: int = 0
+    failed: int = 0
+    unasked: int = 0
+    reused: int = 0
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+    cut: set[str] = field(default_factory=set)
+    """Ids of the documents that were cut to fit."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """How often each kind of repair and each reason for a failure occurred."""
+
+    @property
+    def remaining(self) -> float:
+        """Rounds still ahead, estimated from the share of the expected questions that are answered."""
+        return self.expected_rounds * max(0.0, 1 - self.questions / max(self.expected_calls, 1.0))
+
+    def exchanged(self, exchange: Exchange) -> None:
+        """Counts what a request cost."""
+        self.calls += exchange.calls
+        if exchange.cost is not None:
+            self.cost = (self.cost or 0.0) + exchange.cost
+        reply = exchange.reply
+        if reply is not None and not exchange.reused:
+            self.prompt_tokens += reply.prompt_tokens or 0
+            self.completion_tokens += reply.completion_tokens or 0
+
+    def answered(self, answer: Answer, reused: bool) -> None:
+        """Counts a question by its last answer."""
+        if answer.status == "unasked":
+            self.unasked += 1
+            return
+        self.questions += 1
+        self.reused += reused
+        if answer.status == "ok":
+            self.ok += 1
+        elif answer.status == "repaired":
+            self.repaired += 1
+            self.reasons.update(answer.repairs)
+        else:
+            self.failed += 1
+            self.reasons[answer.reason or "unknown"] += 1

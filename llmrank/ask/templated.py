@@ -1,0 +1,214 @@
+"""`TemplateAsk`: a question becomes a prompt that fits, a request, a reply and an answer, and is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
+
+from llmrank.ask.base import Ask
+from llmrank.ask.tally import Tally
+from llmrank.data.types import Document, Query
+from llmrank.llm.client import Client, Exchange
+from llmrank.llm.types import About, Reply, Request, Sampling, capabilities_of
+from llmrank.questions import Answer, Question, failed, unasked
+from llmrank.templates import Rendered, Shown, Template
+from llmrank.templates.fitting import EstimatedTokens, TokenCounter, fit
+from llmrank.templates.prepare import safe
+
+PER_MESSAGE = 16  # tokens that a chat template may add around a message
+
+
+class Prepared(NamedTuple):
+    """A document's text, made safe once."""
+
+    text: str
+    title: str
+    size: int
+    """Length in bytes: no tokeniser makes more tokens of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How questions of a job are put: the same for all its queries."""
+
+    template: Template
+    client: Client
+    context: int = 32_768
+    counter: TokenCounter = EstimatedTokens()
+    passage_tokens: int | None = None
+    temperature: float | None = None
+    max_completion_tokens: int | None = None
+    seed: int = 0
+    whole: bool = False
+    """Texts are never cut: what does not fit as it is does not fit."""
+    retry_format: bool = False
+    retry_failed: bool = False
+
+    def sampling(self, n: int) -> Sampling:
+        header = self.template.header
+        temperature = header.temperature if self.temperature is None else self.temperature
+        has_logprobs = "logprobs" in capabilities_of(self.client.backend)
+        return Sampling(
+            max_tokens=self.max_completion_tokens or self.template.completion_tokens(n),
+            temperature=temperature,
+            stop=header.stop,
+            logprobs=header.logprobs if has_logprobs else 0,
+            seed=self.seed if temperature else None,
+        )
+
+
+class TemplateAsk(Ask):
+    """Asks one query's questions through a template and a client."""
+
+    def __init__(self, manner: Manner, query: Query, tally: Tally, *, sample: int = 0) -> None:
+        self._manner = manner
+        self.template = manner.template
+        self._query = query
+        self._shown_query = Query(query.id, *map(safe, (query.text, query.description, query.narrative, query.instruction)))
+        self._tally = tally
+        self._sample = sample
+        self._prepared: dict[Document, Prepared] = {}
+        self._tokens: dict[Document, int] = {}
+        self._frames: dict[int, tuple[int, int | None]] = {}
+        self._samplings: dict[int, Sampling] = {}
+
+    async def answer(self, question: Question) -> Answer:
+        request = self.request(question)
+        if isinstance(request, Request):
+            answer, reused = await self._ask(request, question)
+        else:
+            answer, reused = request, False
+        self._tally.answered(answer, reused)
+        return answer
+
+    def request(self, question: Question) -> Request | Answer:
+        """The request that asks the question, or the answer that it failed: `does-not-fit`."""
+        documents = cast(tuple[Document, ...], question.items)
+        n = len(documents)
+        texts = self._texts(documents)
+        if texts is None:
+            return failed(question.kind, "does-not-fit")
+        identifiers = self.template.identifiers(n)
+        shown = [
+            Shown(identifier, text, self._prepared[d].title, d.score, d.metadata)
+            for identifier, text, d in zip(identifiers, texts, documents, strict=True)
+        ]
+        rendered = self.template.render(self._shown_query, shown)
+        sampling = self._samplings.get(n)
+        if sampling is None:
+            sampling = self._samplings[n] = self._manner.sampling(n)
+        template = self.template
+        header = template.header
+        about = About(
+            question,
+            self._query,
+            documents,
+            lambda answer: template.write(answer, n),
+            tuple(header.labels.items()) if header.labels else _ends(header.range),
+            tuple(template.options if question.kind == "compare" else identifiers),
+        )
+        return Request(rendered.messages, rendered.raw, sampling, sample=self._sample, about=about)
+
+    async def _ask(self, request: Request, question: Question) -> tuple[Answer, bool]:
+        manner, tally = self._manner, self._tally
+        exchange = await manner.client.ask(request, remaining=tally.remaining)
+        tally.exchanged(exchange)
+        answer = self._read(exchange, question)
+        if answer.status != "failed" or exchange.reply is None:
+            return answer, exchange.reused
+        if manner.retry_failed and exchange.reused:
+            exchange = await manner.client.ask(request, remaining=tally.remaining, fresh=True)
+            tally.exchanged(exchange)
+            answer = self._read(exchange, question)
+        if manner.retry_format and answer.status == "failed" and exchange.reply is not None:
+            again = await manner.client.ask(self._restated(request, exchange.reply), remaining=tally.remaining)
+            tally.exchanged(again)
+            second = self._read(again, question)
+            if second.usable:
+                answer = replace(second, status="repaired", repairs=(*second.repairs, "asked-again"))
+            return answer, exchange.reused and again.reused
+        return answer, exchange.reused
+
+    def _read(self, exchange: Exchange, question: Question) -> Answer:
+        if exchange.reply is None:
+            if exchange.failure is None:
+                return unasked(question.kind, "budget")
+            return failed(question.kind, exchange.failure.kind)
+        answer = self.template.read(exchange.reply, len(question.items))
+        if answer.status == "failed" and exchange.reply.finish == "length" and exchange.reply.text:
+            return replace(answer, reason="truncated")
+        return answer
+
+    def _restated(self, request: Request, reply: Reply) -> Request:
+        """The same question with the unreadable reply and the format once more."""
+        restate = self.template.header.restate or "Answer again, in exactly the form that was asked for and nothing else."
+        if request.prompt is not None:
+            return replace(request, prompt=f"{request.prompt}{reply.text}\n\n{restate}\n")
+        said = ("assistant", reply.text or "(no answer)")
+        return replace(request, messages=(*request.messages, said, ("user", restate)))
+
+    def _texts(self, documents: Sequence[Document]) -> Sequence[str] | None:
+        """The documents' texts as they fit the context, or None where they cannot."""
+        manner = self._manner
+        prepared = [self._prepared.get(d) or self._prepare(d) for d in documents]
+        texts = [p.text for p in prepared]
+        cap = manner.passage_tokens
+        if cap is not None and max((p.size for p in prepared), default=0) > cap:
+            texts = [self._capped(d, p, cap) for d, p in zip(documents, prepared, strict=True)]
+        n = len(documents)
+        frame_bytes, frame_tokens = self._frames.get(n) or self._frame(n)
+        room = manner.context - (manner.max_completion_tokens or self.template.completion_tokens(n))
+        if frame_bytes + sum(p.size for p in prepared) <= room:
+            return texts  # bytes bound tokens from above: nothing need be counted
+        if frame_tokens is None:
+            frame_tokens = self._frame_tokens(n)
+        sizes = [self._count(d, text) for d, text in zip(documents, texts, strict=True)]
+        if manner.whole:
+            return texts if frame_tokens + sum(sizes) <= room else None
+        fitted = fit(texts, sizes, room - frame_tokens, manner.counter)
+        if fitted is not None:
+            self._tally.cut.update(d.id for d, a, b in zip(documents, texts, fitted, strict=True) if a != b)
+        return fitted
+
+    def _prepare(self, document: Document) -> Prepared:
+        title = safe(document.title)
+        text = f"{title}\n{safe(document.text)}" if title else safe(document.text)
+        prepared = self._prepared[document] = Prepared(text, title, len(text.encode()))
+        return prepared
+
+    def _capped(self, document: Document, prepared: Prepared, cap: int) -> str:
+        if prepared.size <= cap or self._count(document, prepared.text) <= cap:
+            return prepared.text
+        self._tally.cut.add(document.id)
+        return self._manner.counter.cut(prepared.text, cap)
+
+    def _count(self, document: Document, text: str) -> int:
+        """Tokens of the document's text, counted once for its full text."""
+        if text is not self._prepared[document].text:
+            return self._manner.counter.count(text)
+        tokens = self._tokens.get(document)
+        if tokens is None:
+            tokens = self._tokens[document] = self._manner.counter.count(text)
+        return tokens
+
+    def _frame(self, n: int) -> tuple[int, int | None]:
+        """Bytes of the prompt without the documents' texts, and its tokens once they are wanted."""
+        size = sum(len(text.encode()) + PER_MESSAGE for text in self._frame_texts(n))
+        self._frames[n] = size, None
+        return size, None
+
+    def _frame_tokens(self, n: int) -> int:
+        tokens = sum(self._manner.counter.count(text) + PER_MESSAGE for text in self._frame_texts(n))
+        self._frames[n] = self._frames[n][0], tokens
+        return tokens
+
+    def _frame_texts(self, n: int) -> list[str]:
+        empty = [Shown(identifier, "") for identifier in self.template.identifiers(n)]
+        rendered: Rendered = self.template.render(self._shown_query, empty)
+        return [rendered.raw] if rendered.raw is not None else [content for _, content in rendered.messages]
+
+
+def _ends(scale: tuple[float, float] | None) -> tuple[tuple[str, float], ...]:
+    """The ends of a range of scores, as labels."""
+    return () if scale is None else tuple((f"{value:g}", value) for value in scale)

@@ -1,0 +1,82 @@
+"""What `rerank` and `plan rerank` share: the flags of a reranking job, and putting it together from them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from llmrank.cli.flags import key_values
+from llmrank.errors import InputError
+
+if TYPE_CHECKING:
+    from llmrank.data.inputs import RerankInputs
+    from llmrank.rerank.reranker import Reranker
+
+
+def _file(text: str) -> Any:
+    return Field(description=text, json_schema_extra={"metavar": "FILE"})
+
+
+class RerankFlags(BaseModel):
+    """The flags that say what is reranked, and how."""
+
+    queries: Annotated[str | None, _file("Queries: TSV, JSONL or TREC topics.")] = None
+    corpus: Annotated[str | None, _file("Documents: TSV or JSONL.")] = None
+    run: Annotated[str | None, _file("First-stage run, TREC six columns.")] = None
+    requests: Annotated[str | None, _file("JSONL of queries with their candidates, in place of the three above.")] = None
+    backend: Annotated[
+        str | None, Field(description="openai:MODEL, simulated:QRELS, lexical, replay:LEDGER.", json_schema_extra={"metavar": "SPEC"})
+    ] = None
+    method: Annotated[str, Field(description="`llmrank methods` lists them.")] = "sliding-window"
+    template: Annotated[str | None, Field(description="Name or path; else the method's own.")] = None
+    option: Annotated[list[str], Field(description="Option of the method.", json_schema_extra={"metavar": "KEY=VALUE"})] = []
+    depth: Annotated[int, Field(ge=0, description="How many of a query's first documents are reranked.")] = 100
+
+
+def rerank_flags(given: dict[str, Any]) -> RerankFlags:
+    """The flags as given. Raises InputError where they do not go together."""
+    try:
+        flags = RerankFlags(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--{first['loc'][0]} {first['input']}: {first['msg']}") from None
+    triple = {"--queries": flags.queries, "--corpus": flags.corpus, "--run": flags.run}
+    if flags.requests is not None:
+        if named := [flag for flag, value in triple.items() if value is not None]:
+            raise InputError(f"--requests stands in place of --queries, --corpus and --run; leave out {named[0]}")
+    elif missing := [flag for flag, value in triple.items() if value is None]:
+        raise InputError(f"{missing[0]} is missing: name --queries, --corpus and --run, or --requests")
+    if flags.backend is None:
+        raise InputError("--backend is missing: name the model, for example --backend openai:gpt-4o-mini")
+    named_stdin = [flag for flag, value in (triple | {"--requests": flags.requests}).items() if value == "-"]
+    if len(named_stdin) > 1:
+        raise InputError(f"{' and '.join(named_stdin)}: only one of them can be standard input")
+    return flags
+
+
+def make_reranker(flags: RerankFlags, settings: dict[str, Any]) -> Reranker:
+    from llmrank.rerank.reranker import Reranker
+    from llmrank.settings import Settings
+
+    return Reranker(
+        flags.method,
+        backend=flags.backend or "",
+        template=flags.template,
+        options=key_values(flags.option, "--option"),
+        depth=flags.depth,
+        settings=Settings.of(**settings),
+    )
+
+
+def open_inputs(flags: RerankFlags) -> AbstractContextManager[RerankInputs]:
+    """The inputs, read and checked to their end."""
+    from llmrank.data.inputs import RerankInputs
+
+    if flags.requests is not None:
+        return RerankInputs.from_requests(flags.requests)
+    assert flags.queries is not None
+    assert flags.corpus is not None
+    assert flags.run is not None
+    return RerankInputs.from_files(flags.queries, flags.corpus, flags.run, flags.depth)

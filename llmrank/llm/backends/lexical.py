@@ -1,0 +1,37 @@
+"""The `lexical` backend: word overlap of query and document, the baseline that any judge must beat."""
+
+from __future__ import annotations
+
+import re
+
+from llmrank.llm.backends.answering import answer
+from llmrank.llm.types import Failure, Identity, Reply, Request
+
+WORD = re.compile(r"\w+")
+STOP = frozenset(
+    "a an and are as at be by can do does for from how in is it of on or that the to was what when where which who why will with".split()
+)
+
+
+class LexicalBackend:
+    """A document is worth the share of the query's words that it has, a little more where they are dense."""
+
+    identity = Identity("lexical", "overlap-1")
+    capabilities = frozenset({"text", "logprobs"})
+
+    async def complete(self, request: Request) -> Reply | Failure:
+        about = request.about
+        if about is None:
+            return Failure("bad-request", "the lexical judge answers only questions about known documents")
+        query = frozenset(WORD.findall(about.query.text.lower()))
+        query = query - STOP or query
+        return answer(request, about, [overlap(query, f"{d.title} {d.text}") for d in about.documents])
+
+
+def overlap(query: frozenset[str], text: str) -> float:
+    """From 0 (no word of the query) to 1 (all of them and nothing else)."""
+    words = WORD.findall(text.lower())
+    if not words or not query:
+        return 0.0
+    found = [word for word in words if word in query]
+    return 0.9 * len(set(found)) / len(query) + 0.1 * len(found) / len(words)

@@ -1,0 +1,266 @@
+"""The client turns requests into replies: ledger, requests in flight, budget, slots and rates, backend, ledger again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
+from tenacity.wait import wait_base
+
+from llmrank.errors import InputError, LlmrankError
+from llmrank.llm.budget import Amount, Budget, Price
+from llmrank.llm.ledger import Ledger, Row
+from llmrank.llm.limits import Rate, Slots
+from llmrank.llm.types import Backend, Failure, Reply, Request, identity_of, ledger_key
+
+LONGEST_RETRY_AFTER = 300.0  # seconds; a server that wants a longer pause has in effect refused
+
+
+class BackendRefused(LlmrankError):
+    """The backend refused in a way that no other request would escape: bad key, unknown model, nothing there."""
+
+    exit_code = 5
+
+
+class Exchange(NamedTuple):
+    """What came of a request: a reply, or a failure, or neither where a budget ended the job before it was sent."""
+
+    reply: Reply | None
+    failure: Failure | None = None
+    calls: int = 0
+    """Requests sent for it, retries included."""
+    reused: bool = False
+    """The reply came from the ledger, or from the same request in flight."""
+    cost: float | None = None
+    """USD, where a price is known."""
+    key: bytes = b""
+
+    @property
+    def unasked(self) -> bool:
+        return self.reply is None and self.failure is None
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the client did so far."""
+
+    calls: int = 0
+    reused: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+    other_origins: set[str] = field(default_factory=set)
+    """Addresses, other than the one in use, from which replies in the ledger came."""
+
+
+@dataclass
+class Client:
+    """One backend with its ledger and limits, for one event loop. `ask` never raises for what one request met."""
+
+    backend: Backend
+    ledger: Ledger | None = None
+    budget: Budget | None = None
+    price: Price | None = None
+    concurrency: int = 32
+    rpm: float | None = None
+    tpm: float | None = None
+    timeout: float = 60.0
+    retries: int = 8
+    model_id: str | None = None
+    """Tells apart two models that servers give one name; takes the model's place in the ledger key."""
+    totals: Totals = field(default_factory=Totals)
+
+    def __post_init__(self) -> None:
+        self.identity = identity_of(self.backend)
+        if self.model_id:
+            self.identity = self.identity._replace(model=self.model_id)
+        own: Ledger | None = getattr(self.backend, "ledger", None)  # a replayed ledger is the only one looked into
+        self.ledger = own or self.ledger
+        if self.budget is not None and self.budget.limit.cost != float("inf") and self.price is None:
+            raise InputError("--max-cost needs to know what the model costs: give --price IN,OUT in USD per million tokens")
+        self.origin: str = getattr(self.backend, "origin", "")
+        self.slots = Slots(self.concurrency)
+        self._requests = Rate(self.rpm) if self.rpm else None
+        self._tokens = Rate(self.tpm) if self.tpm else None
+        self._flying: dict[bytes, asyncio.Future[Exchange]] = {}
+        self._proven = not getattr(self.backend, "remote", False)
+        self._first = asyncio.Lock()
+        self._paused_until = 0.0
+        self.refused: BackendRefused | None = None
+
+    async def ask(self, request: Request, *, remaining: float = 0.0, fresh: bool = False) -> Exchange:
+        """One request's reply. `remaining`: rounds the asking query has before it; `fresh`: not from the ledger."""
+        canonical = request.canonical(self.identity)
+        key = ledger_key(canonical)
+        while (flying := self._flying.get(key)) is not None:
+            await asyncio.wait({flying})  # not `await flying`: the first asker's end must not be this one's
+            if not flying.cancelled():
+                return flying.result()._replace(calls=0, reused=True, cost=None)
+        if not fresh and (known := self.known(key)) is not None:
+            self.totals.reused += 1
+            return Exchange(known, reused=True, key=key)
+        flying = self._flying[key] = asyncio.get_running_loop().create_future()
+        try:
+            exchange = await self._send_in_turn(request, canonical, key, remaining, fresh)
+            flying.set_result(exchange)
+            return exchange
+        finally:
+            del self._flying[key]
+            if not flying.done():
+                flying.cancel()
+
+    def known(self, key: bytes) -> Reply | None:
+        """The reply that the ledger holds."""
+        if self.ledger is None or (found := self.ledger.get(key)) is None:
+            return None
+        reply, origin = found
+        if origin != self.origin and self.origin:
+            self.totals.other_origins.add(origin)
+        return reply
+
+    async def _send_in_turn(
+        self, request: Request, canonical: bytes, key: bytes, remaining: float, fresh: bool
+    ) -> Exchange:
+        if self._proven:
+            return await self._send(request, canonical, key, remaining, fresh)
+        async with self._first:  # a bad key is found out with one request, not with one for every slot
+            if not self._proven:
+                exchange = await self._send(request, canonical, key, remaining, fresh)
+                self._proven = True
+                return exchange
+        return await self._send(request, canonical, key, remaining, fresh)
+
+    async def _send(self, request: Request, canonical: bytes, key: bytes, remaining: float, fresh: bool) -> Exchange:
+        await self.slots.acquire(remaining)
+        try:  # the slot is kept until the reply is committed
+            outcome, calls, cost = await self._attempts(request)
+            if outcome is None or isinstance(outcome, Failure):
+                return Exchange(None, outcome, calls, cost=cost, key=key)
+            if self.ledger is not None:
+                row = Row(key, *self.identity, self.origin, time.time(), outcome.dumps(), canonical)
+                await self.ledger.put(row, replace=fresh)
+            return Exchange(outcome, None, calls, cost=cost, key=key)
+        finally:
+            self.slots.release()
+
+    async def _attempts(self, request: Request) -> tuple[Reply | Failure | None, int, float | None]:
+        """The outcome of the last attempt, how many were made, and what they cost. None: a budget ended the job."""
+        spent: list[float] = []
+        outcome = await self._attempt(request, spent)
+        if isinstance(outcome, Failure) and self._worth_retrying(outcome) and self.retries > 0:
+            retrying = AsyncRetrying(
+                stop=stop_after_attempt(self.retries + 1),
+                wait=_Backoff(),
+                retry=retry_if_result(self._worth_retrying),
+                retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+            )
+            first: list[Failure] = [outcome]
+
+            async def again() -> Reply | Failure | None:
+                # The first attempt was made outside, where a call that succeeds at once does not pay for retrying.
+                return first.pop() if first else await self._attempt(request, spent)
+
+            outcome = await retrying(again)
+        if isinstance(outcome, Failure) and outcome.fatal:
+            self.refused = BackendRefused(f"{self.origin or self.identity.model}: {outcome}")
+            raise self.refused
+        return outcome, len(spent), sum(spent) if self.price is not None else None
+
+    def _worth_retrying(self, outcome: Reply | Failure | None) -> bool:
+        return (
+            isinstance(outcome, Failure)
+            and outcome.retry
+            and self.refused is None
+            and (outcome.retry_after or 0) <= LONGEST_RETRY_AFTER
+        )
+
+    async def _attempt(self, request: Request, spent: list[float]) -> Reply | Failure | None:
+        """One request sent, or none where the budget has no room for it; appends its cost to `spent`."""
+        most = Amount(calls=1)
+        if self.budget is not None or self._tokens is not None:
+            prompt, completion = request.prompt_bytes(), request.sampling.max_tokens
+            most = Amount(1, prompt + completion, self.price.of(prompt, completion) if self.price else 0.0)
+        if self.budget is not None and not await self.budget.reserve(most):
+            return None
+        outcome: Reply | Failure = Failure("connection", "cancelled")
+        try:
+            await self._wait_for_rates(most.tokens)
+            if self.refused is not None:
+                raise self.refused
+            self.totals.calls += 1
+            outcome = await self._complete(request)
+        finally:
+            actual = self._actual(outcome, most)
+            spent.append(actual.cost)
+            if self.budget is not None:
+                self.budget.settle(most, actual)
+        return outcome
+
+    async def _complete(self, request: Request) -> Reply | Failure:
+        try:
+            async with asyncio.timeout(self.timeout):
+                outcome = await self.backend.complete(request)
+        except TimeoutError:
+            return Failure("timeout", f"{self.timeout:g} s")
+        except (OSError, EOFError) as error:
+            return Failure("connection", type(error).__name__)
+        except LlmrankError:
+            raise
+        except Exception as error:  # a user's own backend may raise anything: a value of ours from here on
+            return Failure("backend-error", f"{type(error).__name__}: {error}")
+        if isinstance(outcome, Failure) and outcome.retry_after and outcome.retry_after <= LONGEST_RETRY_AFTER:
+            now = asyncio.get_running_loop().time()
+            self._paused_until = max(self._paused_until, now + outcome.retry_after)
+        return outcome
+
+    async def _wait_for_rates(self, tokens: float) -> None:
+        if self._requests is not None:
+            await self._requests.take(1)
+        if self._tokens is not None:
+            await self._tokens.take(tokens)
+        if self._paused_until:
+            while (pause := self._paused_until - asyncio.get_running_loop().time()) > 0:
+                await asyncio.sleep(pause)
+
+    def _actual(self, outcome: Reply | Failure, most: Amount) -> Amount:
+        if isinstance(outcome, Failure):
+            return most if outcome.billed else Amount(calls=1)
+        totals = self.totals
+        if outcome.prompt_tokens is None or outcome.completion_tokens is None:
+            actual = most
+        else:
+            prompt, completion = outcome.prompt_tokens, outcome.completion_tokens
+            totals.prompt_tokens += prompt
+            totals.completion_tokens += completion
+            actual = Amount(1, prompt + completion, self.price.of(prompt, completion) if self.price else 0.0)
+        if self.price is not None:
+            totals.cost = (totals.cost or 0.0) + actual.cost
+        return actual
+
+    async def aclose(self) -> None:
+        """Closes the backend's connections and commits what the ledger still holds."""
+        close: Callable[[], object] | None = getattr(self.backend, "aclose", None)
+        if close is not None:
+            closing = close()
+            if asyncio.iscoroutine(closing):
+                await closing
+        if self.ledger is not None:
+            self.ledger.close()
+
+
+class _Backoff(wait_base):
+    """Full jitter under a doubling ceiling: to 8 s, or to 60 s where the server asked for fewer requests."""
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        outcome = retry_state.outcome.result() if retry_state.outcome else None
+        limited = isinstance(outcome, Failure) and outcome.kind == "rate-limited"
+        ceiling = min(60.0 if limited else 8.0, 0.25 * 2**retry_state.attempt_number)
+        jitter = random.uniform(0, ceiling)
+        asked = outcome.retry_after if isinstance(outcome, Failure) else None
+        # The pause that the server asked for is kept by all requests; only the jitter comes on top.
+        return jitter if asked is None else min(jitter, 0.25)

@@ -1,0 +1,234 @@
+"""What a job will cost before it is run: the very same strategy, run against an `Ask` that counts instead of asking."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmrank.ask.base import Ask, Remember
+from llmrank.ask.tally import Tally
+from llmrank.ask.templated import Manner, TemplateAsk
+from llmrank.ask.virtual import VirtualLoop
+from llmrank.data.types import Candidates, Document
+from llmrank.llm.client import Client
+from llmrank.llm.ledger import Ledger
+from llmrank.llm.types import Request, ledger_key
+from llmrank.questions import Answer, Choice, Grade, Order, Preference, Question
+from llmrank.rerank.reranker import Reranker
+
+RUNS = 20  # simulated runs behind an expected number
+RENDERED = 400  # prompts a query that are rendered for their tokens; of more, every so many-th
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A count: one number where it does not depend on the answers, else a range with its expected value."""
+
+    low: float
+    expected: float
+    high: float
+
+    @property
+    def exact(self) -> bool:
+        return self.low == self.high
+
+    def json(self) -> Any:
+        if self.exact:
+            return _whole(self.expected)
+        return {"min": _whole(self.low), "expected": round(self.expected, 1), "max": _whole(self.high)}
+
+    def scaled(self, factor: float) -> Estimate:
+        return Estimate(self.low * factor, self.expected * factor, self.high * factor)
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(self.low + other.low, self.expected + other.expected, self.high + other.high)
+
+    def longer(self, other: Estimate) -> Estimate:
+        return Estimate(max(self.low, other.low), max(self.expected, other.expected), max(self.high, other.high))
+
+
+NOTHING = Estimate(0, 0, 0)
+
+
+@dataclass(slots=True)
+class Plan:
+    """First attempts of a job, against an empty ledger unless one was given."""
+
+    queries: int = 0
+    calls: Estimate = NOTHING
+    rounds: Estimate = NOTHING
+    """The longest chain of questions, of any query."""
+    prompt_tokens: Estimate = NOTHING
+    completion_tokens: Estimate = NOTHING
+    reused: int = 0
+    """Questions that the given ledger answers."""
+    cost: Estimate | None = None
+    """USD, where a price is known."""
+    seconds: Estimate = NOTHING
+    note: str = "tokens are estimated, at four bytes a token"
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "queries": self.queries,
+            "calls": self.calls.json(),
+            "rounds": self.rounds.json(),
+            "prompt_tokens": self.prompt_tokens.json(),
+            "completion_tokens": self.completion_tokens.json(),
+            "reused": self.reused,
+            "cost": None if self.cost is None else self.cost.json(),
+            "seconds": self.seconds.json(),
+            "note": self.note,
+        }
+
+
+def plan(
+    reranker: Reranker, requests: Iterable[Candidates], *, ledger: Ledger | None = None, latency: float = 1.0
+) -> Plan:
+    """The plan of reranking all requests. `ledger`: what it holds is subtracted; `latency`: seconds a call takes."""
+    planner = _Planner(reranker, ledger)
+    result = Plan()
+    for request in requests:
+        planner.add(request, result)
+    settings = reranker.settings
+    seconds = result.calls.scaled(latency / settings.concurrency).longer(result.rounds.scaled(latency))
+    if settings.rpm:
+        seconds = seconds.longer(result.calls.scaled(60 / settings.rpm))
+    result.seconds = Estimate(*(round(s, 1) for s in (seconds.low, seconds.expected, seconds.high)))
+    if (price := settings.unit_price) is not None:
+        prompt, completion = result.prompt_tokens, result.completion_tokens
+        result.cost = prompt.scaled(price.prompt / 1e6) + completion.scaled(price.completion / 1e6)
+    return result
+
+
+class _Planner:
+    """Adds up queries; what depends on the number of candidates alone is worked out once for each number."""
+
+    def __init__(self, reranker: Reranker, ledger: Ledger | None) -> None:
+        self._reranker = reranker
+        client = Client(reranker.backend, ledger=ledger, model_id=reranker.settings.model_id)
+        self._client = client
+        self._has_ledger = client.ledger is not None
+        self._manner: Manner = reranker.manner(client)
+        self._counts: dict[int, tuple[Estimate, Estimate]] = {}
+
+    def add(self, request: Candidates, result: Plan) -> None:
+        reranker = self._reranker
+        head = request.documents if reranker.depth is None else request.documents[: reranker.depth]
+        calls, rounds = self._of_size(len(head))
+        ask = _CountingAsk(
+            head,
+            seed=0,
+            templated=TemplateAsk(self._manner, request.query, Tally()),
+            client=self._client,
+            every=1 if self._has_ledger else max(1, round(calls.expected / RENDERED)),
+        )
+        VirtualLoop().run(reranker.run_strategy(head, Remember(ask)))
+        if ask.reused:
+            calls = self._less(calls, ask)
+        prompt = ask.prompt_tokens / max(1, ask.rendered)
+        completion = ask.completion_tokens / max(1, ask.rendered)
+        result.queries += 1
+        result.calls += calls
+        result.rounds = result.rounds.longer(rounds)
+        result.prompt_tokens += calls.scaled(prompt)
+        result.completion_tokens += calls.scaled(completion)
+        result.reused += ask.reused
+
+    def _less(self, calls: Estimate, ask: _CountingAsk) -> Estimate:
+        """The calls that are left when some answers are there already."""
+        if calls.exact or ask.asked == 0:
+            return Estimate(ask.asked, ask.asked, ask.asked)
+        return Estimate(min(1, ask.asked), ask.asked, max(ask.asked, calls.high - ask.reused))
+
+    def _of_size(self, n: int) -> tuple[Estimate, Estimate]:
+        """Calls and rounds for n candidates."""
+        if n not in self._counts:
+            calls, rounds = self._reranker.method.expected(n, self._reranker.options)
+            if isinstance(calls, int) and isinstance(rounds, int):
+                self._counts[n] = Estimate(calls, calls, calls), Estimate(rounds, rounds, rounds)
+            else:
+                self._counts[n] = self._simulated(n, _ends(calls), _ends(rounds))
+        return self._counts[n]
+
+    def _simulated(self, n: int, calls: tuple[int, int], rounds: tuple[int, int]) -> tuple[Estimate, Estimate]:
+        documents = tuple(Document(str(i)) for i in range(n))
+        asked, chains = 0.0, 0.0
+        for seed in range(RUNS):
+            ask = _CountingAsk(documents, seed)
+            loop = VirtualLoop()
+            loop.run(self._reranker.run_strategy(documents, Remember(ask)))
+            asked += ask.asked / RUNS
+            chains += loop.time() / RUNS
+        return Estimate(calls[0], asked, calls[1]), Estimate(rounds[0], chains, rounds[1])
+
+
+@dataclass(slots=True)
+class _CountingAsk(Ask):
+    """Counts questions and answers them as a judge would who finds the first stage's order right on the whole."""
+
+    documents: Sequence[Document]
+    seed: int
+    templated: TemplateAsk | None = None
+    """Makes the prompts, where their tokens or the ledger's answers are wanted."""
+    client: Client | None = None
+    every: int = 1
+    asked: int = 0
+    reused: int = 0
+    rendered: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    _worth: dict[Document, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        draw, n = random.Random(self.seed), len(self.documents)
+        self._worth = {d: (n - i) / n + draw.gauss(0, 0.5) for i, d in enumerate(self.documents)}
+
+    async def answer(self, question: Question) -> Answer:
+        answer = self._answer(question)
+        if self.templated is not None and (self.asked + self.reused) % self.every == 0:
+            known = self._look_at_prompt(question, answer)
+            if known is not None:
+                self.reused += 1
+                return known
+        self.asked += 1
+        await asyncio.sleep(1)
+        return answer
+
+    def _look_at_prompt(self, question: Question, answer: Answer) -> Answer | None:
+        """Adds up the prompt's tokens; the answer, where the ledger holds it."""
+        assert self.templated is not None
+        assert self.client is not None
+        request = self.templated.request(question)
+        if not isinstance(request, Request):
+            return None
+        reply = self.client.known(ledger_key(request.canonical(self.client.identity)))
+        template, n = self.templated.template, len(question.items)
+        if reply is not None:
+            return template.read(reply, n)
+        self.rendered += 1
+        self.prompt_tokens += request.prompt_bytes() // 4
+        reply_bytes = len(template.write(answer, n).encode())
+        self.completion_tokens += min(request.sampling.max_tokens, -(-reply_bytes // 4))
+        return None
+
+    def _answer(self, question: Question) -> Answer:
+        worths = [self._worth[item] for item in question.items if isinstance(item, Document)]
+        order = sorted(range(len(worths)), key=lambda i: -worths[i])
+        if question.kind == "grade":
+            return Grade(value=worths[0])
+        if question.kind == "compare":
+            return Preference(share=float(worths[0] >= worths[1]))
+        if question.kind == "choose":
+            return Choice(index=order[-1] if question.worst else order[0])
+        return Order(permutation=tuple(order))
+
+
+def _ends(count: int | tuple[int, int]) -> tuple[int, int]:
+    return (count, count) if isinstance(count, int) else count
+
+
+def _whole(number: float) -> float:
+    return int(number) if number == int(number) else number

@@ -1,0 +1,1 @@
+"""Reranking: the strategies, one module per family, and `Reranker`, which puts one to work."""

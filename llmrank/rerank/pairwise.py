@@ -1,0 +1,101 @@
+"""Pairwise methods: two candidates are compared by a question, or by two where both orders are asked."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+
+from llmrank.ask.base import Ask
+from llmrank.rerank.heaps import heap_rounds, heap_steps, heap_top
+from llmrank.rerank.methods import Count, Item, Ranked, by_score, method
+
+
+def pair_count(n: int, sample: float) -> int:
+    """How many pairs of n items are asked: never fewer than connect them all."""
+    every = n * (n - 1) // 2
+    return every if sample >= 1 else min(every, max(n - 1, round(sample * every)))
+
+
+@method(
+    question="compare",
+    source="PRP 2306.17563; duoT5 2101.05667",
+    template="pairwise/prefer",
+    calls=lambda n, swap, sample: pair_count(n, sample) * (1 + swap),
+    rounds=lambda n, swap, sample: int(n > 1),
+    formula=("n(n-1), half with swap=off, times sample", "1"),
+    shown=lambda n, **options: 2,
+)
+async def all_pairs(
+    items: Sequence[Item], ask: Ask, *, swap: bool = True, sample: float = 1.0, seed: int = 0
+) -> Ranked:
+    """Compares every pair, or a connected sample of them, all at once, and counts wins; a tie is half a win.
+
+    n(n-1) calls with both orders, one round; unsampled and with a perfect judge the whole order. A pair whose
+    question failed counts for neither, and what wins were counted is taken as a share of the pairs that were told.
+    """
+    pairs = list(combinations(range(len(items)), 2))
+    if sample < 1:
+        pairs = connected_sample(len(items), pair_count(len(items), sample), seed)
+    told = await asyncio.gather(*(ask.compare(items[a], items[b]) for a, b in pairs))
+    wins, met = [0.0] * len(items), [0] * len(items)
+    for (a, b), answer in zip(pairs, told, strict=True):
+        if answer.share is not None:
+            wins[a] += answer.share
+            wins[b] += 1 - answer.share
+            met[a] += 1
+            met[b] += 1
+    scores = [won * (len(items) - 1) / times if times else None for won, times in zip(wins, met, strict=True)]
+    return by_score(items, scores, "wins")
+
+
+def connected_sample(n: int, size: int, seed: int) -> list[tuple[int, int]]:
+    """`size` pairs of n items that hang together: a random path through all of them, and random others."""
+    draw = random.Random(seed)
+    path = list(range(n))
+    draw.shuffle(path)
+    chosen = {(min(a, b), max(a, b)) for a, b in pairwise(path)}
+    others = [pair for pair in combinations(range(n), 2) if pair not in chosen]
+    chosen.update(draw.sample(others, max(0, size - len(chosen))))
+    return sorted(chosen)
+
+
+def _pair_steps(n: int, k: int, swap: bool) -> Count:
+    least, most = heap_steps(n, k, 2)  # type: ignore[misc]  # a range
+    lone = int(n > 1 and n % 2 == 0)  # a last parent with one child needs one comparison, others two
+    return (2 * least - lone) * (1 + swap), 2 * most * (1 + swap)
+
+
+def _pair_rounds(n: int, k: int, swap: bool) -> Count:
+    least, most = heap_rounds(n, k, 2)  # type: ignore[misc]  # a range
+    return min(least, 1), 2 * most
+
+
+@method(
+    question="compare",
+    source="PRP 2306.17563",
+    template="pairwise/prefer",
+    calls=lambda n, k, swap: _pair_steps(n, k, swap),
+    rounds=lambda n, k, swap: _pair_rounds(n, k, swap),
+    formula=("about 2n + 2k log_2 n pairs, twice with swap", "about 2 log_2 n + 4k"),
+    shown=lambda n, **options: 2,
+)
+async def heapsort(items: Sequence[Item], ask: Ask, *, k: int = 10, swap: bool = True) -> list[Item]:
+    """Builds a binary heap by comparing siblings, then the better with its parent, and pops the top k.
+
+    With a perfect judge the top k are exact; the rest keeps first-stage order. A tie or a failed pair is decided by
+    first-stage order.
+    """
+    place = {item: i for i, item in enumerate(items)}
+
+    async def better(a: Item, b: Item) -> Item:
+        a, b = sorted((a, b), key=place.__getitem__)
+        share = (await ask.compare(a, b)).share
+        return b if share is not None and share < 0.5 else a
+
+    async def best(family: list[Item]) -> Item:
+        parent, *young = family
+        return await better(parent, young[0] if len(young) == 1 else await better(*young))
+
+    return await heap_top(items, k, 2, best)

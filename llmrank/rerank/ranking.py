@@ -1,0 +1,113 @@
+"""Rankings: what comes out for one query, with the row that says how it came about."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from llmrank.data.types import Document, Query
+
+RankStatus = Literal["reranked", "unchanged", "partial", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One place of a ranking."""
+
+    rank: int
+    """From 1."""
+    document: Document
+    score: float | None
+    """The method's own score, higher is better; None where it has ranks only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How a query was reranked: one row of the report."""
+
+    status: RankStatus
+    questions: int = 0
+    ok: int = 0
+    repaired: int = 0
+    failed: int = 0
+    reused: int = 0
+    calls: int = 0
+    rounds: int = 0
+    cut: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+    seconds: float = 0.0
+    score_kind: str | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+    """How often each kind of repair and each reason for a failure occurred."""
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A query's documents, best first: all that were given, each once."""
+
+    query: Query
+    hits: tuple[Hit, ...]
+    row: Row
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __getitem__(self, place: int) -> Hit:
+        return self.hits[place]
+
+    @property
+    def ids(self) -> list[str]:
+        """Document ids, best first."""
+        return [hit.document.id for hit in self.hits]
+
+    @property
+    def scores(self) -> list[float | None] | None:
+        """The method's own scores; None where it has ranks only."""
+        return [hit.score for hit in self.hits] if self.row.score_kind else None
+
+
+@dataclass(slots=True)
+class RowTotals:
+    """The sums of all rows."""
+
+    queries: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    sums: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    cost: float | None = None
+
+    def add(self, row: Row) -> None:
+        self.queries += 1
+        self.statuses[row.status] += 1
+        for name in SUMMED:
+            self.sums[name] += getattr(row, name)
+        self.reasons.update(row.reasons)
+        if row.cost is not None:
+            self.cost = (self.cost or 0.0) + row.cost
+
+    @property
+    def failure_rate(self) -> float:
+        """Share of the questions that failed."""
+        return self.sums["failed"] / self.sums["questions"] if self.sums["questions"] else 0.0
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "queries": self.queries,
+            "statuses": dict(self.statuses),
+            **{name: self.sums[name] for name in SUMMED},
+            "cost": self.cost,
+            "reasons": dict(self.reasons.most_common()),
+        }
+
+
+SUMMED = ("questions", "ok", "repaired", "failed", "reused", "calls", "rounds", "cut", "prompt_tokens", "completion_tokens")

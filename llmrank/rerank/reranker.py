@@ -1,0 +1,252 @@
+"""`Reranker` puts a method, a template and a client together, for one query or for a stream of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from llmrank.ask.base import Ask, BothOrders, OneOrder, Remember
+from llmrank.ask.tally import Tally
+from llmrank.ask.templated import Manner, TemplateAsk
+from llmrank.ask.virtual import OneUnitEach, outside_of_tasks, rounds_of
+from llmrank.data.types import Candidates, Document, Query
+from llmrank.errors import InputError
+from llmrank.llm.backends import open_backend
+from llmrank.llm.client import Client
+from llmrank.llm.types import CAPABILITIES, Backend, capabilities_of
+from llmrank.rerank.methods import Count, Method, Ranked, find
+from llmrank.rerank.ranking import Hit, Ranking, RankStatus, Row
+from llmrank.rerank.stream import stream
+from llmrank.settings import Settings
+from llmrank.templates import Template, load
+
+T = TypeVar("T")
+Texts = Sequence["str | Document"]
+
+
+class Reranker:
+    """Reranks with one method over one backend: `Reranker("sliding-window", backend="openai:gpt-4o-mini").rank(query, texts)`.
+
+    method: a name that `llmrank methods` lists. backend: a SPEC, or any object with `async complete(request)`.
+    template: a name or a path, else the method's own. options: the method's options by name. depth: how many of a
+    query's first documents are reranked, None for all; the others follow in the order given. What else is given are
+    settings: the shared flags of the command line by name (`base_url=...`, `max_calls=...`, `ledger="none"`).
+
+    Everything is checked here, before any request: raises InputError with one sentence.
+    """
+
+    def __init__(
+        self,
+        method: str = "sliding-window",
+        *,
+        backend: str | Backend,
+        template: str | Template | None = None,
+        options: Mapping[str, Any] | None = None,
+        depth: int | None = None,
+        **settings: Any,
+    ) -> None:
+        self.settings = settings["settings"] if set(settings) == {"settings"} else Settings.of(**settings)
+        self.method = find(method)
+        self.options = self.method.checked(options or {})
+        if depth is not None and depth < 0:
+            raise InputError(f"--depth {depth}: it must not be below 0")
+        self.depth = depth
+        self.template = template if isinstance(template, Template) else load(template or self.method.template)
+        self.backend = open_backend(backend, base_url=self.settings.base_url) if isinstance(backend, str) else backend
+        self._check_fit()
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = WeakKeyDictionary()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def rank(self, query: str | Query, documents: Texts) -> Ranking:
+        """The documents, best first. Also from inside a running event loop or a notebook."""
+        return self._wait(self.arank(query, documents))
+
+    def rank_many(self, requests: Iterable[Candidates | tuple[str | Query, Texts]]) -> list[Ranking]:
+        """A ranking for each request, in the order of the requests; all of them are worked on at once."""
+        return self._wait(self._collect(requests))
+
+    async def arank(self, query: str | Query, documents: Texts) -> Ranking:
+        """`rank` for a coroutine."""
+        return await self.rank_one(candidates(query, documents))
+
+    async def astream(self, requests: Iterable[Candidates | tuple[str | Query, Texts]]) -> AsyncIterator[Ranking]:
+        """Rankings as they are done, in whatever order that is, in bounded memory for any number of requests."""
+        async for _, ranking in self.numbered(requests):
+            yield ranking
+
+    async def numbered(
+        self, requests: Iterable[Candidates | tuple[str | Query, Texts]]
+    ) -> AsyncIterator[tuple[int, Ranking]]:
+        """`astream`, each ranking with the place of its request, from 0."""
+        taken = (r if isinstance(r, Candidates) else candidates(*r) for r in requests)
+        async for numbered in stream(taken, self.rank_one, self.client().slots):
+            yield numbered
+
+    async def rank_one(self, request: Candidates) -> Ranking:
+        """The ranking of one query's candidates."""
+        started = time.perf_counter()
+        documents = _distinct(request)
+        head = documents if self.depth is None else documents[: self.depth]
+        tally = Tally()
+        calls, rounds = self.method.expected(len(head), self.options)
+        tally.expected_calls, tally.expected_rounds = _middle(calls), _middle(rounds)
+        remembered = Remember(TemplateAsk(self.manner(self.client()), request.query, tally))
+        ranked = await self.run_strategy(head, remembered)
+        answers = remembered.answered()
+
+        def again() -> int:
+            return rounds_of(lambda ask: self.run_strategy(head, Remember(ask)), OneUnitEach(answers))
+
+        # Where the number of rounds does not depend on the answers it is known; else the answers tell.
+        chain = rounds if isinstance(rounds, int) and not tally.unasked else await outside_of_tasks(again)
+        return _ranking(request.query, documents, ranked, tally, chain, time.perf_counter() - started)
+
+    def client(self) -> Client:
+        """The client of the running event loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            self._clients[loop] = self.settings.client(self.backend)
+        return self._clients[loop]
+
+    async def aclose(self) -> None:
+        """Closes the running loop's client: its connections and its ledger."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    def close(self) -> None:
+        """Closes what `rank` and `rank_many` opened. Not calling it loses nothing."""
+        if self._loop is not None:
+            self._wait(self.aclose())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop = None
+
+    def __enter__(self) -> Reranker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def run_strategy(self, documents: Sequence[Document], ask: Ask) -> Ranked:
+        """The method over some other source of answers: a counter, an oracle, remembered answers."""
+        if self.method.question == "compare":
+            ask = BothOrders(ask) if self.options.get("swap", True) else OneOrder(ask)
+        return await self.method.run(documents, ask, self.options, seed=self.settings.seed)
+
+    def manner(self, client: Client) -> Manner:
+        """How this job puts its questions."""
+        settings = self.settings
+        return Manner(
+            template=self.template,
+            client=client,
+            context=settings.context,
+            passage_tokens=settings.passage_tokens,
+            temperature=settings.temperature,
+            max_completion_tokens=settings.max_completion_tokens,
+            seed=settings.seed,
+            whole=self.method.whole,
+            retry_format=settings.retry_format,
+            retry_failed=settings.retry_failed,
+        )
+
+    def _check_fit(self) -> None:
+        """Method, template and backend must go together; what does not is told before the first call."""
+        method, template = self.method, self.template
+        if template.question != method.question:
+            raise InputError(
+                f"--template {template.name} asks `{template.question}`, the method {method.name} needs a template "
+                f"that asks `{method.question}`, such as {method.template}"
+            )
+        missing = sorted(set(template.header.needs) - capabilities_of(self.backend))
+        if missing:
+            has = type(self.backend).__name__
+            raise InputError(
+                f"--template {template.name} needs {missing[0]} ({CAPABILITIES.get(missing[0], 'unknown')}), "  # type: ignore[call-overload]
+                f"which the backend {has} does not have; take another template or backend"
+            )
+        most, shown = template.most_items, method.shown(10**9, **self.options)
+        if most is not None and shown > most:
+            raise InputError(
+                f"--template {template.name} can name {most} documents, the method {method.name} would show more; "
+                "take a template with numbers, or show fewer"
+            )
+        if template.header.worst:
+            raise InputError(f"--template {template.name} asks for the worst, the method {method.name} for the best")
+        self.settings.unit_price  # noqa: B018  a price that cannot be read is told now
+        if self.settings.max_cost is not None and self.settings.price is None:
+            raise InputError("--max-cost needs to know what the model costs: give --price IN,OUT in USD per million tokens")
+
+    async def _collect(self, requests: Iterable[Candidates | tuple[str | Query, Texts]]) -> list[Ranking]:
+        done = [numbered async for numbered in self.numbered(requests)]
+        return [ranking for _, ranking in sorted(done, key=lambda pair: pair[0])]
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs the work on a loop in a thread of its own, so that it runs under any caller, and connections last."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            Thread(target=self._loop.run_forever, name="llmrank", daemon=True).start()
+        running: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return running.result()
+        except BaseException:
+            running.cancel()
+            raise
+
+
+def candidates(query: str | Query, documents: Texts) -> Candidates:
+    """A request from plain strings; texts without ids are named by their position, from 0."""
+    of = query if isinstance(query, Query) else Query("query", query)
+    return Candidates(of, tuple(d if isinstance(d, Document) else Document(str(i), d) for i, d in enumerate(documents)))
+
+
+def _distinct(request: Candidates) -> tuple[Document, ...]:
+    documents = request.documents
+    if len(set(documents)) < len(documents):
+        seen: set[Document] = set()
+        twice = next(d.id for d in documents if d in seen or seen.add(d))  # type: ignore[func-returns-value]
+        raise InputError(f"query {request.query.id}: the document {twice} is given twice; ids must differ")
+    return documents
+
+
+def _middle(count: Count) -> float:
+    return count if isinstance(count, int) else sum(count) / 2
+
+
+def _ranking(
+    query: Query, documents: Sequence[Document], ranked: Ranked, tally: Tally, rounds: int, seconds: float
+) -> Ranking:
+    scores = ranked.scores or [None] * len(ranked.items)
+    places = list(zip(ranked.items, scores, strict=True))
+    places += [(document, None) for document in documents[len(places) :]]
+    hits = tuple(Hit(rank, document, score) for rank, (document, score) in enumerate(places, start=1))
+    row = Row(
+        status=_status(tally),
+        questions=tally.questions,
+        ok=tally.ok,
+        repaired=tally.repaired,
+        failed=tally.failed,
+        reused=tally.reused,
+        calls=tally.calls,
+        rounds=rounds,
+        cut=len(tally.cut),
+        prompt_tokens=tally.prompt_tokens,
+        completion_tokens=tally.completion_tokens,
+        cost=tally.cost,
+        seconds=round(seconds, 6),
+        score_kind=ranked.score_kind,
+        reasons=dict(tally.reasons.most_common()),
+    )
+    return Ranking(query, hits, row)
+
+
+def _status(tally: Tally) -> RankStatus:
+    if tally.unasked:
+        return "partial"
+    if not tally.questions:
+        return "unchanged"
+    return "reranked" if tally.ok + tally.repaired else "failed"

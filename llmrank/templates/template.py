@@ -1,0 +1,210 @@
+"""A template turns a question into messages and names the parser that turns the reply into an answer."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from jinja2 import meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import ValidationError
+
+from llmrank.data.types import Query
+from llmrank.errors import InputError
+from llmrank.questions import Answer, Kind, Said
+from llmrank.templates.header import Header
+from llmrank.templates.messages import COLLECTED, MessageExtension
+from llmrank.templates.parsers import PARSERS
+
+HEADER = re.compile(r"\A---\n(.*?\n)---\n(.*)\Z", re.S)
+VARIABLES: dict[Kind, frozenset[str]] = {
+    "grade": frozenset({"query", "document"}),
+    "compare": frozenset({"query", "left", "right"}),
+    "choose": frozenset({"query", "documents", "n"}),
+    "order": frozenset({"query", "documents", "n"}),
+}
+LETTERS = string.ascii_uppercase
+
+
+class TemplateError(InputError):
+    """A template file that cannot be used; the sentence names the file and what is wrong in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A document as a template sees it."""
+
+    identifier: str
+    """How the prompt names it: `1`, `2`, ... or `A`, `B`, ..."""
+    text: str
+    """Its title, if any, and its text, made safe and cut to fit."""
+    title: str = ""
+    score: float | None = None
+    """The first stage's score, where known."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt: chat messages as (role, content), or one raw text."""
+
+    messages: tuple[tuple[str, str], ...] = ()
+    raw: str | None = None
+
+    @property
+    def prefilled(self) -> bool:
+        return bool(self.messages) and self.messages[-1][0] == "assistant"
+
+
+class Template:
+    """One template file, checked. `render` gives its prompt, `read` and `write` its replies."""
+
+    def __init__(self, text: str, *, origin: str = "<template>", variables: Mapping[str, str] | None = None) -> None:
+        self.origin = origin
+        self.text = text
+        self.header, body = _split(text, origin)
+        unknown = set(variables or ()) - set(self.header.variables)
+        if unknown:
+            raise TemplateError(f"{origin}: the template has no variable {min(unknown)!r}")
+        self.variables = {**self.header.variables, **(variables or {})}
+        self.hash = hashlib.sha256("\0".join([text, *map(str, sorted(self.variables.items()))]).encode()).hexdigest()[:16]
+        self._jinja = self._compiled(body)
+        self._parser = PARSERS[self.header.parser].make(self.header)
+        self._parser_counts = self.question in ("choose", "order")  # these need to know how many were shown
+        self._check()
+
+    @property
+    def name(self) -> str:
+        return self.header.name
+
+    @property
+    def question(self) -> Kind:
+        return self.header.question
+
+    @property
+    def most_items(self) -> int | None:
+        """How many items it can name; None for any number."""
+        return len(LETTERS) if self.header.identifiers == "letters" and self.question in ("choose", "order") else None
+
+    def identifiers(self, n: int) -> Sequence[str]:
+        return LETTERS[:n] if self.header.identifiers == "letters" else _numbers(n)
+
+    def render(self, query: Query, documents: Sequence[Shown]) -> Rendered:
+        """The prompt about these documents, as they are: nothing is cut or cleaned here."""
+        context: dict[str, Any] = {**self.variables, "query": query, "n": len(documents)}
+        if self.question == "grade":
+            (context["document"],) = documents
+        elif self.question == "compare":
+            context["left"], context["right"] = documents
+        else:
+            context["documents"] = documents
+        messages: list[tuple[str, str]] = []
+        context[COLLECTED] = messages
+        try:
+            text = self._jinja.render(context)
+        except jinja2.TemplateError as error:
+            raise TemplateError(f"{self.origin}: {error.message}") from error
+        if self.header.raw:
+            return Rendered(raw=text)
+        return Rendered(messages=tuple(messages))
+
+    def completion_tokens(self, n: int) -> int:
+        return self.header.completion_tokens + n * self.header.completion_tokens_per_item
+
+    def read(self, said: Said, n: int) -> Answer:
+        """The answer in a reply about n shown items; never raises."""
+        return self._parser.read(said, n) if self._parser_counts else self._parser.read(said)
+
+    def write(self, answer: Answer, n: int) -> str:
+        """The reply that says this, in the words that the template asks for."""
+        return self._parser.write(answer, n) if self._parser_counts else self._parser.write(answer)
+
+    @property
+    def options(self) -> Sequence[str]:
+        """The words that name left, right and tie in the replies of a `compare` template."""
+        return getattr(self._parser, "labels", ())
+
+    def _compiled(self, body: str) -> jinja2.Template:
+        environment = _environment()
+        try:
+            used = meta.find_undeclared_variables(environment.parse(body))
+            unknown = used - VARIABLES[self.question] - set(self.variables)
+            if unknown:
+                known = ", ".join(sorted(VARIABLES[self.question] | set(self.variables)))
+                raise TemplateError(
+                    f"{self.origin}: {min(unknown)!r} is not defined in a `{self.question}` template; there are {known}"
+                )
+            return environment.from_string(body)
+        except jinja2.TemplateSyntaxError as error:
+            line = error.lineno + self.text.count("\n", 0, len(self.text) - len(body))
+            raise TemplateError(f"{self.origin}:{line}: {error.message}") from error
+
+    def _check(self) -> None:
+        """Renders it once with made-up documents, so that what is wrong in it shows when it is loaded."""
+        n = {"grade": 1, "compare": 2}.get(self.question, 3)
+        shown = [Shown(i, "text", "title") for i in self.identifiers(n)]
+        rendered = self.render(Query("q", "query"), shown)
+        if self.header.raw:
+            if rendered.raw is None or not rendered.raw.strip():
+                raise TemplateError(f"{self.origin}: the prompt is empty")
+            return
+        if not rendered.messages:
+            raise TemplateError(f'{self.origin}: there is no {{% message "user" %}} block (or the header lacks raw: true)')
+        if outside := self._jinja.render(_context_for_check(self, shown)).strip():
+            raise TemplateError(f"{self.origin}: the text {outside[:40]!r} stands outside any message block")
+
+
+def _context_for_check(template: Template, shown: list[Shown]) -> dict[str, Any]:
+    context: dict[str, Any] = {**template.variables, "query": Query("q", "query"), "n": len(shown), "documents": shown}
+    context |= {"document": shown[0], "left": shown[0], "right": shown[-1], COLLECTED: []}
+    return context
+
+
+@lru_cache(maxsize=256)
+def _numbers(n: int) -> tuple[str, ...]:
+    return tuple(map(str, range(1, n + 1)))
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined,
+        extensions=[MessageExtension],
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # prompts are no HTML
+    )
+
+
+def _split(text: str, origin: str) -> tuple[Header, str]:
+    match = HEADER.match(text.replace("\r\n", "\n"))
+    if match is None:
+        raise TemplateError(f"{origin}: a template begins with a YAML header between two lines of `---`")
+    try:
+        fields = yaml.safe_load(match[1])
+        header = Header.model_validate(fields)
+    except yaml.YAMLError as error:
+        raise TemplateError(f"{origin}: the header is no YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "header"
+        raise TemplateError(f"{origin}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
+    return header, match[2]
+
+
+def read_template(path: Path, variables: Mapping[str, str] | None = None, *, origin: str | None = None) -> Template:
+    """The template in a file."""
+    origin = origin or str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateError(f"{origin}: the template cannot be read ({error})") from error
+    return Template(text, origin=origin, variables=variables)

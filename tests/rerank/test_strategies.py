@@ -1,0 +1,223 @@
+"""What holds for every strategy, at every n, whatever is answered and in whatever order the answers arrive."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmrank.errors import InputError
+from llmrank.questions import Order, failed, unasked
+from llmrank.rerank.listwise import starts
+from llmrank.rerank.methods import all_methods, find
+from llmrank.rerank.pairwise import connected_sample
+from tests.oracles import erratic, perfect, run
+
+METHODS = all_methods()
+SIZES = range(106)
+
+options = {
+    "window": st.integers(2, 40),
+    "k": st.integers(1, 120),
+    "children": st.integers(1, 19),
+    "passes": st.integers(1, 3),
+    "swap": st.booleans(),
+    "sample": st.sampled_from([0.02, 0.3, 1.0]),
+}
+
+
+@st.composite
+def drawn_options(draw: st.DrawFn, name: str) -> dict[str, object]:
+    values = {option: draw(options[option]) for option in METHODS[name].options if option in options}
+    if "stride" in METHODS[name].options:
+        values["stride"] = draw(st.integers(1, values["window"]))
+    return values
+
+
+def shuffled_worths(n: int, seed: int) -> dict[int, float]:
+    return dict(enumerate(random.Random(seed).sample(range(n), n)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), n=st.integers(0, 105), seed=st.integers(0, 2**32))
+def test_documents_out_are_documents_in_and_calls_are_as_planned(name: str, data: st.DataObject, n: int, seed: int) -> None:
+    """Any replies at all, failures among them, arriving in any order."""
+    method, values = METHODS[name], data.draw(drawn_options(name))
+    one, asked, _ = run(method, n, erratic(seed), **values)
+    other, asked_again, _ = run(method, n, erratic(seed), latency=random.Random(seed), **values)
+    assert sorted(one.items) == list(range(n))
+    assert (one.items, one.scores, asked) == (other.items, other.scores, asked_again)
+    calls, rounds = method.expected(n, method.checked(values))
+    least, most = (calls, calls) if isinstance(calls, int) else calls
+    assert least <= asked <= most
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 19, 20, 21, 25, 100])
+def test_rounds_are_as_declared(name: str, n: int) -> None:
+    method = METHODS[name]
+    _, rounds = method.expected(n, method.checked({}))
+    least, most = (rounds, rounds) if isinstance(rounds, int) else rounds
+    for seed in range(5):
+        _, _, time = run(method, n, perfect(shuffled_worths(n, seed)))
+        assert least <= time <= most
+
+
+@pytest.mark.parametrize("name", ["full-list", "all-pairs", "pointwise", "yes-no", "graded"])
+@pytest.mark.parametrize("n", SIZES)
+def test_a_perfect_judge_gives_the_whole_order(name: str, n: int) -> None:
+    worth = shuffled_worths(n, n)
+    ranked, _, _ = run(METHODS[name], n, perfect(worth))
+    assert ranked.items == sorted(range(n), key=lambda i: -worth[i])
+
+
+@pytest.mark.parametrize(("name", "more"), [("heapsort", {}), ("heapsort", {"swap": False}), ("setwise-heapsort", {})])
+@pytest.mark.parametrize("n", SIZES)
+def test_a_perfect_judge_gives_the_top_k_and_the_rest_stays(name: str, more: dict[str, object], n: int) -> None:
+    worth = shuffled_worths(n, n)
+    for k in (1, 3, 10, n + 1):
+        ranked, _, _ = run(METHODS[name], n, perfect(worth), k=k, **more)
+        top = sorted(range(n), key=lambda i: -worth[i])[:k]
+        assert ranked.items == top + [i for i in range(n) if i not in top]
+
+
+@pytest.mark.parametrize("children", [1, 2, 3, 9, 19])
+@pytest.mark.parametrize("n", [2, 7, 20, 50, 105])
+def test_setwise_is_exact_for_sets_of_any_size(children: int, n: int) -> None:
+    worth = shuffled_worths(n, n)
+    ranked, _, _ = run(METHODS["setwise-heapsort"], n, perfect(worth), children=children)
+    assert ranked.items[:10] == sorted(range(n), key=lambda i: -worth[i])[:10]
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_sliding_windows_are_exact_as_deep_as_they_overlap(n: int) -> None:
+    worth = shuffled_worths(n, n)
+    best = sorted(range(n), key=lambda i: -worth[i])
+    for window, stride, passes in ((20, 10, 1), (20, 10, 2), (4, 1, 1), (10, 10, 1)):
+        ranked, _, _ = run(METHODS["sliding-window"], n, perfect(worth), window=window, stride=stride, passes=passes)
+        exact = n if n <= window else passes * (window - stride)
+        assert ranked.items[:exact] == best[:exact]
+
+
+def test_windows_start_from_the_bottom_and_the_last_is_full_size() -> None:
+    assert starts(100, 20, 10) == [80, 70, 60, 50, 40, 30, 20, 10, 0]
+    assert starts(25, 20, 10) == [5, 0]
+    assert starts(10, 10, 10) == [0]
+    assert starts(1, 1, 1) == starts(0, 1, 1) == []
+
+
+def test_ten_documents_are_asked_about_once_and_of_25_the_top_five_are_seen() -> None:
+    """Two mistakes of other tools: no call at all for a short list, and a top that no window reaches."""
+    _, asked, _ = run(METHODS["sliding-window"], 10, perfect(shuffled_worths(10, 1)))
+    assert asked == 1
+    worth = {i: float(i == 2) for i in range(25)}
+    ranked, _, _ = run(METHODS["sliding-window"], 25, perfect(worth))
+    assert ranked.items[0] == 2
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("answer", [failed, unasked])
+def test_when_nothing_is_answered_the_order_stays(name: str, answer: object) -> None:
+    ranked, _, _ = run(METHODS[name], 30, lambda question: answer(question.kind, "x"))  # type: ignore[operator]
+    assert ranked.items == list(range(30))
+
+
+@pytest.mark.parametrize("name", ["heapsort", "all-pairs"])
+def test_a_judge_that_always_says_left_changes_nothing(name: str) -> None:
+    """Both orders disagree, so every pair is a tie, and ties are first-stage order's to decide."""
+    from llmrank.questions import Preference
+
+    ranked, _, _ = run(METHODS[name], 40, lambda question: Preference(share=1.0))
+    assert ranked.items == list(range(40))
+
+
+def test_a_failed_grade_keeps_its_place_among_the_graded() -> None:
+    from llmrank.questions import Grade
+
+    grades = {0: 0.1, 1: None, 2: 0.9, 3: 0.5}
+    ranked, _, _ = run(
+        METHODS["pointwise"],
+        4,
+        lambda q: failed("grade", "x") if grades[q.items[0]] is None else Grade(value=grades[q.items[0]]),  # type: ignore[index]
+    )
+    assert ranked.items == [2, 1, 3, 0]
+    assert ranked.scores == [0.9, None, 0.5, 0.1]
+
+
+def test_a_failed_window_keeps_its_order() -> None:
+    ranked, asked, _ = run(METHODS["sliding-window"], 25, lambda q: failed("order", "x") if 24 in q.items else Order(permutation=tuple(reversed(range(len(q.items))))))
+    assert asked == 2
+    assert ranked.items == list(range(19, -1, -1)) + [20, 21, 22, 23, 24]
+
+
+@pytest.mark.parametrize(
+    ("children", "noisy", "rounds"), [(2, 123, 32), (3, 77, 28), (9, 30, 23), (19, 21, 20)]
+)
+def test_setwise_asks_as_often_as_published_in_far_fewer_rounds(children: int, noisy: float, rounds: int) -> None:
+    asked, chains = [], []
+    for seed in range(20):
+        draw = random.Random(seed)
+        worth = {i: (100 - i) / 100 + draw.gauss(0, 0.5) for i in range(100)}
+        _, calls, time = run(METHODS["setwise-heapsort"], 100, perfect(worth), children=children)
+        asked.append(calls)
+        chains.append(time)
+    assert sum(asked) / 20 == pytest.approx(noisy, rel=0.06)
+    assert max(chains) <= rounds
+
+
+def test_pairwise_heapsort_asks_as_often_as_published_in_far_fewer_rounds() -> None:
+    asked, chains = [], []
+    for seed in range(20):
+        worth = shuffled_worths(100, seed)
+        _, calls, time = run(METHODS["heapsort"], 100, perfect(worth))
+        asked.append(calls)
+        chains.append(time)
+    assert sum(asked) / 20 <= 556
+    assert max(chains) <= 56
+
+
+@given(n=st.integers(2, 60), size=st.integers(1, 400), seed=st.integers(0, 99))
+def test_a_sample_of_pairs_hangs_together(n: int, size: int, seed: int) -> None:
+    size = min(n * (n - 1) // 2, max(n - 1, size))
+    pairs = connected_sample(n, size, seed)
+    assert len(set(pairs)) == len(pairs) == size
+    reached, ahead = {0}, [0]
+    while ahead:
+        at = ahead.pop()
+        found = {b if a == at else a for a, b in pairs if at in (a, b)} - reached
+        reached |= found
+        ahead += found
+    assert reached == set(range(n))
+
+
+@pytest.mark.parametrize(
+    ("name", "given_options", "problem"),
+    [
+        ("sliding-window", {"stride": "30"}, "stride=30: a stride beyond the window of 20"),
+        ("sliding-window", {"window": "1"}, "window=1: it must be at least 2"),
+        ("sliding-window", {"stride": 0}, "stride=0: it must be at least 1"),
+        ("sliding-window", {"window": "many"}, "window=many: it must be a whole number"),
+        ("sliding-window", {"windw": 5}, "no such option; did you mean window?"),
+        ("heapsort", {"k": "0"}, "k=0: it must be at least 1"),
+        ("heapsort", {"swap": "perhaps"}, "swap=perhaps: it must be on or off"),
+        ("all-pairs", {"sample": "0"}, "sample=0.0: it must lie above 0"),
+        ("full-list", {"k": 3}, "no such option; it has none"),
+    ],
+)
+def test_bad_options_are_one_sentence(name: str, given_options: dict[str, object], problem: str) -> None:
+    with pytest.raises(InputError) as error:
+        METHODS[name].checked(given_options)
+    assert problem in str(error.value)
+
+
+def test_an_unknown_method_is_one_sentence_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match="did you mean sliding-window"):
+        find("sliding-windw")
+
+
+def test_options_beyond_a_query_are_cut_back_to_it() -> None:
+    method = METHODS["sliding-window"]
+    assert method.clamped(method.checked({}), 3) == {"window": 3, "stride": 3, "passes": 1}
