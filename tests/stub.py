@@ -34,6 +34,8 @@ class Stub:
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.in_flight = self.most_in_flight = 0
+        self.same = 0
+        """For a handler to count in."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.url = ""

@@ -65,13 +65,17 @@ class TemplateAsk(Ask):
         self._manner = manner
         self.template = manner.template
         self._query = query
-        self._shown_query = Query(query.id, *map(safe, (query.text, query.description, query.narrative, query.instruction)))
+        self._shown_query = Query(
+            query.id, *map(safe, (query.text, query.description, query.narrative, query.instruction))
+        )
         self._tally = tally
         self._sample = sample
-        self._prepared: dict[Document, Prepared] = {}
-        self._tokens: dict[Document, int] = {}
-        self._frames: dict[int, tuple[int, int | None]] = {}
+        self._prepared: dict[str, Prepared] = {}
+        self._tokens: dict[str, int] = {}
+        self._frames: dict[int, int] = {}
         self._samplings: dict[int, Sampling] = {}
+        header = manner.template.header
+        self._grades = tuple(header.labels.items()) if header.labels else _ends(header.range)
 
     async def answer(self, question: Question) -> Answer:
         request = self.request(question)
@@ -85,28 +89,20 @@ class TemplateAsk(Ask):
     def request(self, question: Question) -> Request | Answer:
         """The request that asks the question, or the answer that it failed: `does-not-fit`."""
         documents = cast(tuple[Document, ...], question.items)
-        n = len(documents)
-        texts = self._texts(documents)
-        if texts is None:
+        n, template = len(documents), self.template
+        rendered = self._rendered(documents)
+        if rendered is None:
             return failed(question.kind, "does-not-fit")
-        identifiers = self.template.identifiers(n)
-        shown = [
-            Shown(identifier, text, self._prepared[d].title, d.score, d.metadata)
-            for identifier, text, d in zip(identifiers, texts, documents, strict=True)
-        ]
-        rendered = self.template.render(self._shown_query, shown)
         sampling = self._samplings.get(n)
         if sampling is None:
             sampling = self._samplings[n] = self._manner.sampling(n)
-        template = self.template
-        header = template.header
         about = About(
             question,
             self._query,
             documents,
             lambda answer: template.write(answer, n),
-            tuple(header.labels.items()) if header.labels else _ends(header.range),
-            tuple(template.options if question.kind == "compare" else identifiers),
+            self._grades,
+            template.options if question.kind == "compare" else template.identifiers(n),
         )
         return Request(rendered.messages, rendered.raw, sampling, sample=self._sample, about=about)
 
@@ -142,31 +138,48 @@ class TemplateAsk(Ask):
 
     def _restated(self, request: Request, reply: Reply) -> Request:
         """The same question with the unreadable reply and the format once more."""
-        restate = self.template.header.restate or "Answer again, in exactly the form that was asked for and nothing else."
+        restate = (
+            self.template.header.restate or "Answer again, in exactly the form that was asked for and nothing else."
+        )
         if request.prompt is not None:
             return replace(request, prompt=f"{request.prompt}{reply.text}\n\n{restate}\n")
         said = ("assistant", reply.text or "(no answer)")
         return replace(request, messages=(*request.messages, said, ("user", restate)))
 
-    def _texts(self, documents: Sequence[Document]) -> Sequence[str] | None:
-        """The documents' texts as they fit the context, or None where they cannot."""
+    def _rendered(self, documents: Sequence[Document]) -> Rendered | None:
+        """The prompt, its texts cut where it would not fit the context; None where it cannot fit."""
         manner = self._manner
-        prepared = [self._prepared.get(d) or self._prepare(d) for d in documents]
+        prepared = [self._prepared.get(d.id) or self._prepare(d) for d in documents]
         texts = [p.text for p in prepared]
         cap = manner.passage_tokens
         if cap is not None and max((p.size for p in prepared), default=0) > cap:
             texts = [self._capped(d, p, cap) for d, p in zip(documents, prepared, strict=True)]
-        n = len(documents)
-        frame_bytes, frame_tokens = self._frames.get(n) or self._frame(n)
-        room = manner.context - (manner.max_completion_tokens or self.template.completion_tokens(n))
-        if frame_bytes + sum(p.size for p in prepared) <= room:
-            return texts  # bytes bound tokens from above: nothing need be counted
-        if frame_tokens is None:
-            frame_tokens = self._frame_tokens(n)
+        room = manner.context - (manner.max_completion_tokens or self.template.completion_tokens(len(documents)))
+        if sum(p.size for p in prepared) <= room:
+            rendered = self._render(documents, prepared, texts)
+            if _size(rendered) <= room:  # bytes bound tokens from above: nothing need be counted
+                return rendered
+        fitted = self._fitted(documents, texts, room)
+        return None if fitted is None else self._render(documents, prepared, fitted)
+
+    def _render(self, documents: Sequence[Document], prepared: Sequence[Prepared], texts: Sequence[str]) -> Rendered:
+        names = self.template.identifiers(len(documents))
+        together = zip(names, texts, prepared, documents, strict=True)
+        shown = [Shown(name, text, p.title, d.score, d.metadata) for name, text, p, d in together]
+        return self.template.render(self._shown_query, shown)
+
+    def _fitted(self, documents: Sequence[Document], texts: list[str], room: int) -> list[str] | None:
+        """The texts, cut so that the prompt has at most so many tokens; None where they cannot be."""
+        counter, n = self._manner.counter, len(documents)
+        frame = self._frames.get(n)
+        if frame is None:
+            empty = [Shown(name, "") for name in self.template.identifiers(n)]
+            said = _texts(self.template.render(self._shown_query, empty))
+            frame = self._frames[n] = sum(counter.count(text) + PER_MESSAGE for text in said)
         sizes = [self._count(d, text) for d, text in zip(documents, texts, strict=True)]
-        if manner.whole:
-            return texts if frame_tokens + sum(sizes) <= room else None
-        fitted = fit(texts, sizes, room - frame_tokens, manner.counter)
+        if self._manner.whole:
+            return texts if frame + sum(sizes) <= room else None
+        fitted = fit(texts, sizes, room - frame, counter)
         if fitted is not None:
             self._tally.cut.update(d.id for d, a, b in zip(documents, texts, fitted, strict=True) if a != b)
         return fitted
@@ -174,7 +187,7 @@ class TemplateAsk(Ask):
     def _prepare(self, document: Document) -> Prepared:
         title = safe(document.title)
         text = f"{title}\n{safe(document.text)}" if title else safe(document.text)
-        prepared = self._prepared[document] = Prepared(text, title, len(text.encode()))
+        prepared = self._prepared[document.id] = Prepared(text, title, len(text.encode()))
         return prepared
 
     def _capped(self, document: Document, prepared: Prepared, cap: int) -> str:
@@ -185,28 +198,21 @@ class TemplateAsk(Ask):
 
     def _count(self, document: Document, text: str) -> int:
         """Tokens of the document's text, counted once for its full text."""
-        if text is not self._prepared[document].text:
+        if text is not self._prepared[document.id].text:
             return self._manner.counter.count(text)
-        tokens = self._tokens.get(document)
+        tokens = self._tokens.get(document.id)
         if tokens is None:
-            tokens = self._tokens[document] = self._manner.counter.count(text)
+            tokens = self._tokens[document.id] = self._manner.counter.count(text)
         return tokens
 
-    def _frame(self, n: int) -> tuple[int, int | None]:
-        """Bytes of the prompt without the documents' texts, and its tokens once they are wanted."""
-        size = sum(len(text.encode()) + PER_MESSAGE for text in self._frame_texts(n))
-        self._frames[n] = size, None
-        return size, None
 
-    def _frame_tokens(self, n: int) -> int:
-        tokens = sum(self._manner.counter.count(text) + PER_MESSAGE for text in self._frame_texts(n))
-        self._frames[n] = self._frames[n][0], tokens
-        return tokens
+def _texts(rendered: Rendered) -> list[str]:
+    return [rendered.raw] if rendered.raw is not None else [content for _, content in rendered.messages]
 
-    def _frame_texts(self, n: int) -> list[str]:
-        empty = [Shown(identifier, "") for identifier in self.template.identifiers(n)]
-        rendered: Rendered = self.template.render(self._shown_query, empty)
-        return [rendered.raw] if rendered.raw is not None else [content for _, content in rendered.messages]
+
+def _size(rendered: Rendered) -> int:
+    """Bytes of the prompt, with room for what a chat template adds."""
+    return sum(len(text.encode()) + PER_MESSAGE for text in _texts(rendered))
 
 
 def _ends(scale: tuple[float, float] | None) -> tuple[tuple[str, float], ...]:

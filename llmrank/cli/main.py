@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from llmrank import __version__
-from llmrank.cli import agree, aggregate, demo, evaluate, ledger, methods, plan, prompts, rerank
+from llmrank.cli import demo, evaluate, ledger, methods, plan, prompts, rerank
 from llmrank.errors import LlmrankError
 
 app = typer.Typer(
@@ -21,8 +21,6 @@ app = typer.Typer(
 )
 app.command("rerank")(rerank.rerank)
 app.command("evaluate")(evaluate.evaluate)
-app.command("aggregate")(aggregate.aggregate)
-app.command("agree")(agree.agree)
 app.command("methods")(methods.methods)
 app.command("demo")(demo.demo)
 app.add_typer(plan.app, name="plan")
@@ -38,7 +36,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
 ) -> None:
     pass
 

@@ -26,9 +26,7 @@ class Amount(NamedTuple):
     cost: float = 0.0
 
     def plus(self, other: Amount, sign: int = 1) -> Amount:
-        return Amount(
-            self.calls + sign * other.calls, self.tokens + sign * other.tokens, self.cost + sign * other.cost
-        )
+        return Amount(self.calls + sign * other.calls, self.tokens + sign * other.tokens, self.cost + sign * other.cost)
 
     def within(self, limit: Amount) -> bool:
         # Sums of prices are not exact; a hundred-millionth of a cent is not what a budget is about.

@@ -82,7 +82,9 @@ class Client:
         own: Ledger | None = getattr(self.backend, "ledger", None)  # a replayed ledger is the only one looked into
         self.ledger = own or self.ledger
         if self.budget is not None and self.budget.limit.cost != float("inf") and self.price is None:
-            raise InputError("--max-cost needs to know what the model costs: give --price IN,OUT in USD per million tokens")
+            raise InputError(
+                "--max-cost needs to know what the model costs: give --price IN,OUT in USD per million tokens"
+            )
         self.origin: str = getattr(self.backend, "origin", "")
         self.slots = Slots(self.concurrency)
         self._requests = Rate(self.rpm) if self.rpm else None

@@ -60,7 +60,7 @@ class About:
     """Puts an answer into the words that the prompt asks for."""
     grades: tuple[tuple[str, float], ...] = ()
     """The labels of the template with their values, from least to most relevant."""
-    options: tuple[str, ...] = ()
+    options: Sequence[str] = ()
     """The words by which the shown items are named in a reply (`compare`, `choose`), in the order shown."""
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar, get_type_hints
 
 from llmrank.ask.base import Ask
-from llmrank.errors import InputError
+from llmrank.errors import InputError, LlmrankError
 from llmrank.questions import Kind
 
 Item = TypeVar("Item", bound=Hashable)
@@ -65,6 +65,8 @@ class Method:
     whole: bool = False
     """Texts are never cut to make a prompt fit."""
     options: Mapping[str, Option] = field(default_factory=dict)
+    draws: bool = False
+    """It draws at random, and takes a seed."""
 
     @property
     def summary(self) -> str:
@@ -98,10 +100,13 @@ class Method:
     async def run(self, items: Sequence[Item], ask: Ask, values: Mapping[str, Any], *, seed: int = 0) -> Ranked:
         """The ranking of the items. `values` are checked options; `seed` is for methods that draw."""
         keywords = self.clamped(values, len(items))
-        if "seed" in inspect.signature(self.strategy).parameters:
+        if self.draws:
             keywords["seed"] = seed
         result = await self.strategy(items, ask, **keywords)
-        return result if isinstance(result, Ranked) else Ranked(list(result))
+        ranked = result if isinstance(result, Ranked) else Ranked(list(result))
+        if len(ranked.items) != len(items) or set(ranked.items) != set(items):
+            raise LlmrankError(f"the method {self.name} lost or doubled a document; that is a mistake in the method")
+        return ranked
 
     def expected(self, n: int, values: Mapping[str, Any]) -> tuple[Count, Count]:
         """Calls and rounds for n items."""
@@ -137,6 +142,7 @@ def method(
             rounds=rounds,
             formula=formula,
             options=_options(strategy),
+            draws="seed" in inspect.signature(strategy).parameters,
             **more,
         )
         return strategy

@@ -110,4 +110,15 @@ class RowTotals:
         }
 
 
-SUMMED = ("questions", "ok", "repaired", "failed", "reused", "calls", "rounds", "cut", "prompt_tokens", "completion_tokens")
+SUMMED = (
+    "questions",
+    "ok",
+    "repaired",
+    "failed",
+    "reused",
+    "calls",
+    "rounds",
+    "cut",
+    "prompt_tokens",
+    "completion_tokens",
+)

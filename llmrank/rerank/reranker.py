@@ -179,7 +179,9 @@ class Reranker:
             raise InputError(f"--template {template.name} asks for the worst, the method {method.name} for the best")
         self.settings.unit_price  # noqa: B018  a price that cannot be read is told now
         if self.settings.max_cost is not None and self.settings.price is None:
-            raise InputError("--max-cost needs to know what the model costs: give --price IN,OUT in USD per million tokens")
+            raise InputError(
+                "--max-cost needs to know what the model costs: give --price IN,OUT in USD per million tokens"
+            )
 
     async def _collect(self, requests: Iterable[Candidates | tuple[str | Query, Texts]]) -> list[Ranking]:
         done = [numbered async for numbered in self.numbered(requests)]

@@ -38,7 +38,9 @@ async def stream(
     async def feed() -> None:
         for place, request in enumerate(requests):
             while running and (
-                slots.load >= AHEAD * slots.size or len(running) >= MOST * slots.size or done.qsize() > MOST * slots.size
+                slots.load >= AHEAD * slots.size
+                or len(running) >= MOST * slots.size
+                or done.qsize() > MOST * slots.size
             ):
                 wake.clear()
                 await wake.wait()

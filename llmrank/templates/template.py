@@ -6,7 +6,7 @@ import hashlib
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,11 @@ class Template:
         if unknown:
             raise TemplateError(f"{origin}: the template has no variable {min(unknown)!r}")
         self.variables = {**self.header.variables, **(variables or {})}
-        self.hash = hashlib.sha256("\0".join([text, *map(str, sorted(self.variables.items()))]).encode()).hexdigest()[:16]
+        self.hash = hashlib.sha256("\0".join([text, *map(str, sorted(self.variables.items()))]).encode()).hexdigest()[
+            :16
+        ]
         self._jinja = self._compiled(body)
         self._parser = PARSERS[self.header.parser].make(self.header)
-        self._parser_counts = self.question in ("choose", "order")  # these need to know how many were shown
         self._check()
 
     @property
@@ -121,16 +122,16 @@ class Template:
 
     def read(self, said: Said, n: int) -> Answer:
         """The answer in a reply about n shown items; never raises."""
-        return self._parser.read(said, n) if self._parser_counts else self._parser.read(said)
+        return self._parser.read(said, n)
 
     def write(self, answer: Answer, n: int) -> str:
         """The reply that says this, in the words that the template asks for."""
-        return self._parser.write(answer, n) if self._parser_counts else self._parser.write(answer)
+        return self._parser.write(answer, n)
 
     @property
     def options(self) -> Sequence[str]:
         """The words that name left, right and tie in the replies of a `compare` template."""
-        return getattr(self._parser, "labels", ())
+        return getattr(self._parser, "options", ())
 
     def _compiled(self, body: str) -> jinja2.Template:
         environment = _environment()
@@ -142,7 +143,9 @@ class Template:
                 raise TemplateError(
                     f"{self.origin}: {min(unknown)!r} is not defined in a `{self.question}` template; there are {known}"
                 )
-            return environment.from_string(body)
+            compiled = environment.from_string(body)
+            compiled.globals = dict(compiled.globals)  # a ChainMap that every render would walk through
+            return compiled
         except jinja2.TemplateSyntaxError as error:
             line = error.lineno + self.text.count("\n", 0, len(self.text) - len(body))
             raise TemplateError(f"{self.origin}:{line}: {error.message}") from error
@@ -157,7 +160,9 @@ class Template:
                 raise TemplateError(f"{self.origin}: the prompt is empty")
             return
         if not rendered.messages:
-            raise TemplateError(f'{self.origin}: there is no {{% message "user" %}} block (or the header lacks raw: true)')
+            raise TemplateError(
+                f'{self.origin}: there is no {{% message "user" %}} block (or the header lacks raw: true)'
+            )
         if outside := self._jinja.render(_context_for_check(self, shown)).strip():
             raise TemplateError(f"{self.origin}: the text {outside[:40]!r} stands outside any message block")
 
@@ -173,8 +178,23 @@ def _numbers(n: int) -> tuple[str, ...]:
     return tuple(map(str, range(1, n + 1)))
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(
+PLAIN: dict[type, frozenset[str]] = {
+    Shown: frozenset(f.name for f in fields(Shown)),
+    Query: frozenset(f.name for f in fields(Query)),
+}
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, with a short way to what templates may always see: it takes half the time of a long prompt."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if attribute in PLAIN.get(type(obj), ()):
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
+
+
+def _environment() -> _Environment:
+    return _Environment(
         undefined=jinja2.StrictUndefined,
         extensions=[MessageExtension],
         trim_blocks=True,

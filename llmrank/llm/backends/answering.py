@@ -41,7 +41,7 @@ def reply(request: Request, text: str, tokens: Sequence[Token] | None = None) ->
     )
 
 
-Said = tuple[str, tuple[str, ...], list[float]]
+Said = tuple[str, Sequence[str], list[float]]
 """The text of a reply, the words that could have stood at its decisive place, and the logit of each."""
 
 

@@ -24,7 +24,9 @@ TOO_LONG = re.compile(
     r"context.{0,20}(length|window|size)|maximum.{0,20}(context|length|tokens)|too (long|many tokens)|exceeds?.{0,40}(context|tokens)",
     re.I,
 )
-NO_SUCH_MODEL = re.compile(r"model.{0,80}(does not exist|not found|unknown|not exist)|unknown model|invalid model", re.I)
+NO_SUCH_MODEL = re.compile(
+    r"model.{0,80}(does not exist|not found|unknown|not exist)|unknown model|invalid model", re.I
+)
 
 
 class Answer(NamedTuple):
@@ -59,7 +61,9 @@ class OpenAIBackend:
             if "max_completion_tokens" not in outcome.detail:
                 return outcome
             self._limit_field = "max_completion_tokens"
-            return Failure("server", "the model takes max_completion_tokens in place of max_tokens; asking again so", 0.0)
+            return Failure(
+                "server", "the model takes max_completion_tokens in place of max_tokens; asking again so", 0.0
+            )
         return outcome
 
     async def _once(self, request: Request) -> Reply | Failure:
@@ -144,7 +148,18 @@ class Official:
         import openai
 
         fields = orjson.loads(body)
-        known = ("model", "messages", "prompt", "temperature", "max_tokens", "stop", "top_p", "seed", "logprobs", "top_logprobs")
+        known = (
+            "model",
+            "messages",
+            "prompt",
+            "temperature",
+            "max_tokens",
+            "stop",
+            "top_p",
+            "seed",
+            "logprobs",
+            "top_logprobs",
+        )
         extra = {name: fields.pop(name) for name in list(fields) if name not in known}
         endpoint: Any = self._client.chat.completions if path == "/chat/completions" else self._client.completions
         create: Callable[..., Awaitable[Any]] = endpoint.with_raw_response.create
@@ -235,7 +250,9 @@ def constraint_fields(constraint: Constraint) -> dict[str, Any]:
 def checked_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"--base-url {without_credentials(url)}: this is no address; write it like http://localhost:8000/v1")
+        raise InputError(
+            f"--base-url {without_credentials(url)}: this is no address; write it like http://localhost:8000/v1"
+        )
     return url.rstrip("/")
 
 
@@ -284,7 +301,11 @@ def _tokens(logprobs: Any) -> tuple[Token, ...] | None:
     try:
         if logprobs.get("content"):
             return tuple(
-                Token(t["token"], float(t["logprob"]), _top((a["token"], a["logprob"]) for a in t.get("top_logprobs") or ()))
+                Token(
+                    t["token"],
+                    float(t["logprob"]),
+                    _top((a["token"], a["logprob"]) for a in t.get("top_logprobs") or ()),
+                )
                 for t in logprobs["content"]
             )
         if logprobs.get("tokens"):

@@ -109,7 +109,9 @@ class SimulatedBackend:
         grades, errors = self._grades.get(about.query.id, {}), self.errors
         worths = [max(0, grades.get(d.id, 0)) / self._highest for d in about.documents]
         if errors.noise:
-            worths = [w + errors.noise * draws.normal(f"noise {d.id}") for w, d in zip(worths, about.documents, strict=True)]
+            worths = [
+                w + errors.noise * draws.normal(f"noise {d.id}") for w, d in zip(worths, about.documents, strict=True)
+            ]
         if about.question.kind == "grade":
             if errors.label_noise and draws.uniform("label") < errors.label_noise:
                 worths = [_another(worths[0], len(about.grades), draws)]
