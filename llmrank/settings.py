@@ -19,7 +19,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    base_url: Annotated[str | None, Field(description="Address of the server, ending in /v1; else OPENAI_BASE_URL.")] = None
+    base_url: Annotated[
+        str | None, Field(description="Address of the server, ending in /v1; else OPENAI_BASE_URL.")
+    ] = None
     ledger: Annotated[str | None, Field(description="File of all replies, asked before any server; none: off.")] = None
     concurrency: Annotated[int, Field(ge=1, description="Requests in flight at once.")] = 32
     rpm: Annotated[float | None, Field(gt=0, description="Requests a minute, at most.")] = None
@@ -33,12 +35,22 @@ class Settings(BaseModel):
     seed: Annotated[int, Field(description="Seed of everything that is drawn.")] = 0
     context: Annotated[int, Field(ge=64, description="Tokens that the model takes, prompt and reply.")] = 32_768
     passage_tokens: Annotated[int | None, Field(ge=1, description="Tokens shown of one document at most.")] = None
-    temperature: Annotated[float | None, Field(ge=0, description="Sampling temperature; else the template's, mostly 0.")] = None
-    max_completion_tokens: Annotated[int | None, Field(ge=1, description="Tokens of one reply; else the template's.")] = None
-    max_failure_rate: Annotated[float, Field(ge=0, le=1, description="Share of failed questions above which the job exits with 3.")] = 0.05
+    temperature: Annotated[
+        float | None, Field(ge=0, description="Sampling temperature; else the template's, mostly 0.")
+    ] = None
+    max_completion_tokens: Annotated[
+        int | None, Field(ge=1, description="Tokens of one reply; else the template's.")
+    ] = None
+    max_failure_rate: Annotated[
+        float, Field(ge=0, le=1, description="Share of failed questions above which the job exits with 3.")
+    ] = 0.05
     model_id: Annotated[str | None, Field(description="Tells apart models that servers give one name.")] = None
-    retry_format: Annotated[bool, Field(description="Ask once more, with the format restated, after an unreadable reply.")] = False
-    retry_failed: Annotated[bool, Field(description="Ask again what the ledger holds only an unreadable reply to.")] = False
+    retry_format: Annotated[
+        bool, Field(description="Ask once more, with the format restated, after an unreadable reply.")
+    ] = False
+    retry_failed: Annotated[bool, Field(description="Ask again what the ledger holds only an unreadable reply to.")] = (
+        False
+    )
 
     @field_validator("price")
     @classmethod
@@ -93,7 +105,9 @@ def _price(text: str) -> Price:
     try:
         prompt, completion = (float(part) for part in text.split(","))
     except ValueError:
-        raise ValueError("it must be two numbers, USD per million prompt and completion tokens, like 0.15,0.6") from None
+        raise ValueError(
+            "it must be two numbers, USD per million prompt and completion tokens, like 0.15,0.6"
+        ) from None
     if not (0 <= prompt < float("inf") and 0 <= completion < float("inf")):
         raise ValueError("prices must not be below 0")
     return Price(prompt, completion)

@@ -26,7 +26,7 @@ def completion(text: str | None, **choice: Any) -> dict[str, Any]:
 
 
 class Stub:
-    """Serves in a thread. `handler(body, number)` gives the reply's text, or a whole response; `number` counts from 0."""
+    """Serves in a thread. `handler(body, number)` gives the reply's text or a whole response; `number` is from 0."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler

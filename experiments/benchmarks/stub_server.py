@@ -1,4 +1,4 @@
-"""A server on loopback that answers every chat completion with one fixed reply, as fast as asyncio can: stub_server.py REPLY.json
+"""A server on loopback that answers every chat completion with one fixed reply: stub_server.py REPLY.json
 
 Prints its port. Runs in a process of its own, so that its CPU is not counted with a client's.
 """
@@ -28,8 +28,7 @@ class Stub(asyncio.Protocol):
             self.transport.write(self.reply)  # type: ignore[attr-defined]
 
 
-async def main(path: str) -> None:
-    body = Path(path).read_bytes()
+async def main(body: bytes) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     Stub.reply = head.encode() + body
     server = await asyncio.get_running_loop().create_server(Stub, "127.0.0.1", 0)
@@ -38,4 +37,4 @@ async def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(Path(sys.argv[1]).read_bytes()))

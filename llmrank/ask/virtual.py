@@ -16,7 +16,10 @@ from llmrank.questions import Answer, Question, unasked
 T = TypeVar("T")
 
 
-class VirtualLoop(asyncio.AbstractEventLoop):
+_Loop: Any = asyncio.AbstractEventLoop  # of whose many methods only those are needed that tasks and timers use
+
+
+class VirtualLoop(_Loop):  # type: ignore[misc]
     """An event loop without a clock or files: when nothing is ready, its time jumps to the next timer."""
 
     def __init__(self) -> None:
@@ -41,7 +44,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                     handle._run()
                 if self._error is not None:
                     raise self._error
-            return task.result()
+            result: T = task.result()
+            return result
         finally:
             asyncio._set_running_loop(outer)
 

@@ -139,7 +139,10 @@ class Ledger:
 
     def delete(self, where: str, parameters: tuple[Any, ...] = ()) -> int:
         """Removes the rows that an SQL condition selects; returns how many."""
-        return self._patiently(lambda: self._writer.execute(f"DELETE FROM replies WHERE {where}", parameters).rowcount)
+        removed: int = self._patiently(
+            lambda: self._writer.execute(f"DELETE FROM replies WHERE {where}", parameters).rowcount
+        )
+        return removed
 
     def compact(self) -> None:
         self._patiently(lambda: self._writer.execute("VACUUM"))

@@ -1,4 +1,4 @@
-"""The `@method` decorator and the table of methods: what each asks, needs and costs, and its options with their checks."""
+"""The `@method` decorator and the table of methods: what each asks, needs and costs, and its options."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ class Method:
             keywords["seed"] = seed
         result = await self.strategy(items, ask, **keywords)
         ranked = result if isinstance(result, Ranked) else Ranked(list(result))
-        if len(ranked.items) != len(items) or set(ranked.items) != set(items):
+        same = len(ranked.items) == len(items) and set(map(id, ranked.items)) == set(map(id, items))
+        if not same and (len(ranked.items) != len(items) or set(ranked.items) != set(items)):
             raise LlmrankError(f"the method {self.name} lost or doubled a document; that is a mistake in the method")
         return ranked
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from threading import Thread
@@ -19,7 +20,7 @@ from llmrank.errors import InputError
 from llmrank.llm.backends import open_backend
 from llmrank.llm.client import Client
 from llmrank.llm.types import CAPABILITIES, Backend, capabilities_of
-from llmrank.rerank.methods import Count, Method, Ranked, find
+from llmrank.rerank.methods import Count, Ranked, find
 from llmrank.rerank.ranking import Hit, Ranking, RankStatus, Row
 from llmrank.rerank.stream import stream
 from llmrank.settings import Settings
@@ -30,7 +31,7 @@ Texts = Sequence["str | Document"]
 
 
 class Reranker:
-    """Reranks with one method over one backend: `Reranker("sliding-window", backend="openai:gpt-4o-mini").rank(query, texts)`.
+    """Reranks with one method over one backend: `Reranker("sliding-window", backend="openai:MODEL").rank(query, texts)`.
 
     method: a name that `llmrank methods` lists. backend: a SPEC, or any object with `async complete(request)`.
     template: a name or a path, else the method's own. options: the method's options by name. depth: how many of a
@@ -208,9 +209,9 @@ def candidates(query: str | Query, documents: Texts) -> Candidates:
 
 def _distinct(request: Candidates) -> tuple[Document, ...]:
     documents = request.documents
-    if len(set(documents)) < len(documents):
-        seen: set[Document] = set()
-        twice = next(d.id for d in documents if d in seen or seen.add(d))  # type: ignore[func-returns-value]
+    ids = [d.id for d in documents]
+    if len(set(ids)) < len(ids):
+        ((twice, _),) = Counter(ids).most_common(1)
         raise InputError(f"query {request.query.id}: the document {twice} is given twice; ids must differ")
     return documents
 

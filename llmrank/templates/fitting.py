@@ -48,12 +48,15 @@ class CountedTokens:
 
     def cut(self, text: str, tokens: int) -> str:
         # What lies far behind the cut need not be tokenised; no token in use is longer than 64 characters on average.
-        offsets = self._tokenizer.encode(text[: 64 * tokens], add_special_tokens=False).offsets
-        return text if len(offsets) <= tokens else _at_word_end(text, offsets[tokens - 1][1] if tokens else 0)
+        head = text[: 64 * tokens]
+        offsets = self._tokenizer.encode(head, add_special_tokens=False).offsets
+        return head if len(offsets) <= tokens else _at_word_end(text, offsets[tokens - 1][1])
 
 
 def water_level(sizes: Sequence[int], room: int) -> int | None:
     """The highest L with sum(min(size, L)) <= room; None where nothing has to be cut."""
+    if room < 0:
+        return 0
     if sum(sizes) <= room:
         return None
     left, rest = room, len(sizes)

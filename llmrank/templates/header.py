@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -58,7 +59,7 @@ class Header(BaseModel):
         if self.parser == "label" and len(self.labels) < 2:
             raise ValueError("the parser label needs at least two labels, from least to most relevant")
         values = list(self.labels.values())
-        if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(values)):
             raise ValueError("labels must stand from least to most relevant, with rising values")
         if self.scoring == "probability" and len(self.labels) != 2:
             raise ValueError("scoring: probability is for two labels")

@@ -1,4 +1,4 @@
-"""Making a text safe to show: a passage is data, and cannot forge a message boundary, an identifier or a control mark."""
+"""Making a text safe to show: a passage is data; it cannot forge a message boundary, an identifier or a mark."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def safe(text: str) -> str:
 
     Everything else, line breaks and any script included, stays as it is.
     """
+    if text.isprintable() and "<" not in text and "[" not in text and "［" not in text:
+        return text  # the common case, told in a fraction of the time that the expression below takes
     if not SUSPECT.search(text):
         return text
     text = CONTROL.sub(" ", text)

@@ -6,20 +6,22 @@ import hashlib
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jinja2
 import yaml
-from jinja2 import meta
+from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import ValidationError
 
 from llmrank.data.types import Query
 from llmrank.errors import InputError
 from llmrank.questions import Answer, Kind, Said
+from llmrank.templates.frames import Frame, frame, inserts, marks, verbatim
 from llmrank.templates.header import Header
 from llmrank.templates.messages import COLLECTED, MessageExtension
 from llmrank.templates.parsers import PARSERS
@@ -38,8 +40,7 @@ class TemplateError(InputError):
     """A template file that cannot be used; the sentence names the file and what is wrong in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """A document as a template sees it."""
 
     identifier: str
@@ -49,7 +50,7 @@ class Shown:
     title: str = ""
     score: float | None = None
     """The first stage's score, where known."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Template:
         self.hash = hashlib.sha256("\0".join([text, *map(str, sorted(self.variables.items()))]).encode()).hexdigest()[
             :16
         ]
+        self._frames: dict[int, Frame] = {}
         self._jinja = self._compiled(body)
         self._parser = PARSERS[self.header.parser].make(self.header)
         self._check()
@@ -100,33 +102,56 @@ class Template:
 
     def render(self, query: Query, documents: Sequence[Shown]) -> Rendered:
         """The prompt about these documents, as they are: nothing is cut or cleaned here."""
-        context: dict[str, Any] = {**self.variables, "query": query, "n": len(documents)}
-        if self.question == "grade":
-            (context["document"],) = documents
-        elif self.question == "compare":
-            context["left"], context["right"] = documents
+        if self._verbatim:
+            n = len(documents)
+            frame = self._frames.get(n)
+            if frame is None:
+                frame = self._frames[n] = self._frame(n)
+            messages = frame.filled(inserts(query, [shown.text for shown in documents]))
         else:
-            context["documents"] = documents
+            messages = self._run(query, documents)
+        return Rendered(raw=messages[0][1]) if self.header.raw else Rendered(messages)
+
+    def _frame(self, n: int) -> Frame:
+        query, texts = marks(n)
+        return frame(self._run(query, [Shown(i, text) for i, text in zip(self.identifiers(n), texts, strict=True)]))
+
+    def _run(self, query: Query, documents: Sequence[Shown]) -> tuple[tuple[str, str], ...]:
+        """The messages, or the raw prompt as one message without a role, as the template engine makes them."""
         messages: list[tuple[str, str]] = []
-        context[COLLECTED] = messages
+        context = {**self.variables, "query": query, "n": len(documents), COLLECTED: messages}
+        context |= self._named(documents)
         try:
             text = self._jinja.render(context)
-        except jinja2.TemplateError as error:
-            raise TemplateError(f"{self.origin}: {error.message}") from error
+        except Exception as error:  # a template may do anything that the sandbox lets it
+            raise TemplateError(f"{self.origin}: the template cannot be rendered ({error})") from error
         if self.header.raw:
-            return Rendered(raw=text)
-        return Rendered(messages=tuple(messages))
+            return (("", text),)
+        if text.strip():
+            raise TemplateError(f"{self.origin}: the text {text.strip()[:40]!r} stands outside any message block")
+        return tuple(messages)
+
+    def _named(self, documents: Sequence[Shown]) -> dict[str, Any]:
+        if self.question == "grade":
+            (document,) = documents
+            return {"document": document}
+        if self.question == "compare":
+            left, right = documents
+            return {"left": left, "right": right}
+        return {"documents": documents}
 
     def completion_tokens(self, n: int) -> int:
         return self.header.completion_tokens + n * self.header.completion_tokens_per_item
 
     def read(self, said: Said, n: int) -> Answer:
         """The answer in a reply about n shown items; never raises."""
-        return self._parser.read(said, n)
+        answer: Answer = self._parser.read(said, n)
+        return answer
 
     def write(self, answer: Answer, n: int) -> str:
         """The reply that says this, in the words that the template asks for."""
-        return self._parser.write(answer, n)
+        said: str = self._parser.write(answer, n)
+        return said
 
     @property
     def options(self) -> Sequence[str]:
@@ -136,7 +161,13 @@ class Template:
     def _compiled(self, body: str) -> jinja2.Template:
         environment = _environment()
         try:
-            used = meta.find_undeclared_variables(environment.parse(body))
+            tree = environment.parse(body)
+            if any(tree.find(kind) for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
+                raise TemplateError(
+                    f"{self.origin}: a template stands in one file; it cannot include or import another"
+                )
+            self._verbatim = verbatim(tree)
+            used = meta.find_undeclared_variables(tree)
             unknown = used - VARIABLES[self.question] - set(self.variables)
             if unknown:
                 known = ", ".join(sorted(VARIABLES[self.question] | set(self.variables)))
@@ -154,23 +185,13 @@ class Template:
         """Renders it once with made-up documents, so that what is wrong in it shows when it is loaded."""
         n = {"grade": 1, "compare": 2}.get(self.question, 3)
         shown = [Shown(i, "text", "title") for i in self.identifiers(n)]
-        rendered = self.render(Query("q", "query"), shown)
-        if self.header.raw:
-            if rendered.raw is None or not rendered.raw.strip():
-                raise TemplateError(f"{self.origin}: the prompt is empty")
-            return
-        if not rendered.messages:
+        messages = self._run(Query("q", "query"), shown)
+        if not messages:
             raise TemplateError(
                 f'{self.origin}: there is no {{% message "user" %}} block (or the header lacks raw: true)'
             )
-        if outside := self._jinja.render(_context_for_check(self, shown)).strip():
-            raise TemplateError(f"{self.origin}: the text {outside[:40]!r} stands outside any message block")
-
-
-def _context_for_check(template: Template, shown: list[Shown]) -> dict[str, Any]:
-    context: dict[str, Any] = {**template.variables, "query": Query("q", "query"), "n": len(shown), "documents": shown}
-    context |= {"document": shown[0], "left": shown[0], "right": shown[-1], COLLECTED: []}
-    return context
+        if not any(content.strip() for _, content in messages):
+            raise TemplateError(f"{self.origin}: the prompt is empty")
 
 
 @lru_cache(maxsize=256)
@@ -179,7 +200,7 @@ def _numbers(n: int) -> tuple[str, ...]:
 
 
 PLAIN: dict[type, frozenset[str]] = {
-    Shown: frozenset(f.name for f in fields(Shown)),
+    Shown: frozenset(Shown._fields),
     Query: frozenset(f.name for f in fields(Query)),
 }
 

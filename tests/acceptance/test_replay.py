@@ -46,8 +46,10 @@ def recorded(shared_data: Path, name: str) -> dict[str, list[dict[str, Any]]]:
     return calls
 
 
-def rerank_recorded(shared_data: Path, files: dict[str, str], name: str, folder: Path, *more: str) -> tuple[int, str, Stub]:
-    """Every query is given its recorded replies one after the other; `same` counts windows as the recorded model saw them."""
+def rerank_recorded(
+    shared_data: Path, files: dict[str, str], name: str, folder: Path, *more: str
+) -> tuple[int, str, Stub]:
+    """Every query is given its recorded replies in turn; `same` counts windows as the recorded model saw them."""
     calls = {query: iter(of_query) for query, of_query in recorded(shared_data, name).items()}
 
     def answer(body: dict[str, Any], number: int) -> str:
@@ -61,7 +63,17 @@ def rerank_recorded(shared_data: Path, files: dict[str, str], name: str, folder:
     stub = Stub(answer)
     with stub:
         code = run(
-            ["rerank", "--queries", files["queries"], "--corpus", files["corpus"], "--run", files["run"], "--output", output]
+            [
+                "rerank",
+                "--queries",
+                files["queries"],
+                "--corpus",
+                files["corpus"],
+                "--run",
+                files["run"],
+                "--output",
+                output,
+            ]
             + ["--backend", "openai:recorded", "--base-url", stub.url, "--ledger", str(folder / "l"), "--quiet", *more]
         )
     return code, output, stub
@@ -93,7 +105,9 @@ def test_a_model_that_says_nothing_of_use_leaves_the_run_alone(
     totals = json.loads(report.read_text())["totals"]
     assert totals["failed"] >= 380
     assert totals["questions"] == totals["ok"] + totals["repaired"] + totals["failed"] == 387
-    figure = evaluate(read_qrels(files["qrels"]), {"ours": read_run(output)}, ["nDCG@10"]).runs["ours"].measures["nDCG@10"]
+    figure = (
+        evaluate(read_qrels(files["qrels"]), {"ours": read_run(output)}, ["nDCG@10"]).runs["ours"].measures["nDCG@10"]
+    )
     assert figure.value == pytest.approx(0.5058, abs=0.003)
 
 

@@ -152,7 +152,9 @@ def test_retries_are_bounded_in_number_and_time() -> None:
 
 
 def test_a_named_pause_is_kept_by_all_requests() -> None:
-    model = Model(lambda text, times: Failure("rate-limited", "", 30.0) if text == "a" and times == 1 else echo(text, times), 1)
+    model = Model(
+        lambda text, times: Failure("rate-limited", "", 30.0) if text == "a" and times == 1 else echo(text, times), 1
+    )
 
     async def work() -> list[float]:
         client, clock = Client(model), asyncio.get_running_loop().time
@@ -222,7 +224,9 @@ def test_who_has_the_longest_way_to_go_goes_first() -> None:
     client = Client(model, concurrency=1)
 
     async def work() -> None:
-        await asyncio.gather(*(client.ask(request(name), remaining=left) for name, left in (("x", 0), ("a", 1), ("b", 5), ("c", 3))))
+        await asyncio.gather(
+            *(client.ask(request(name), remaining=left) for name, left in (("x", 0), ("a", 1), ("b", 5), ("c", 3)))
+        )
 
     virtually(work())
     assert model.asked == ["x", "b", "c", "a"]

@@ -43,14 +43,16 @@ def shuffled_worths(n: int, seed: int) -> dict[int, float]:
 @pytest.mark.parametrize("name", METHODS)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), n=st.integers(0, 105), seed=st.integers(0, 2**32))
-def test_documents_out_are_documents_in_and_calls_are_as_planned(name: str, data: st.DataObject, n: int, seed: int) -> None:
+def test_documents_out_are_documents_in_and_calls_are_as_planned(
+    name: str, data: st.DataObject, n: int, seed: int
+) -> None:
     """Any replies at all, failures among them, arriving in any order."""
     method, values = METHODS[name], data.draw(drawn_options(name))
     one, asked, _ = run(method, n, erratic(seed), **values)
     other, asked_again, _ = run(method, n, erratic(seed), latency=random.Random(seed), **values)
     assert sorted(one.items) == list(range(n))
     assert (one.items, one.scores, asked) == (other.items, other.scores, asked_again)
-    calls, rounds = method.expected(n, method.checked(values))
+    calls, _ = method.expected(n, method.checked(values))
     least, most = (calls, calls) if isinstance(calls, int) else calls
     assert least <= asked <= most
 
@@ -148,14 +150,16 @@ def test_a_failed_grade_keeps_its_place_among_the_graded() -> None:
 
 
 def test_a_failed_window_keeps_its_order() -> None:
-    ranked, asked, _ = run(METHODS["sliding-window"], 25, lambda q: failed("order", "x") if 24 in q.items else Order(permutation=tuple(reversed(range(len(q.items))))))
+    ranked, asked, _ = run(
+        METHODS["sliding-window"],
+        25,
+        lambda q: failed("order", "x") if 24 in q.items else Order(permutation=tuple(reversed(range(len(q.items))))),
+    )
     assert asked == 2
     assert ranked.items == list(range(19, -1, -1)) + [20, 21, 22, 23, 24]
 
 
-@pytest.mark.parametrize(
-    ("children", "noisy", "rounds"), [(2, 123, 32), (3, 77, 28), (9, 30, 23), (19, 21, 20)]
-)
+@pytest.mark.parametrize(("children", "noisy", "rounds"), [(2, 123, 32), (3, 77, 28), (9, 30, 23), (19, 21, 20)])
 def test_setwise_asks_as_often_as_published_in_far_fewer_rounds(children: int, noisy: float, rounds: int) -> None:
     asked, chains = [], []
     for seed in range(20):
