@@ -18,7 +18,7 @@ QUERIES, DOCUMENTS, SLOTS, SEEDS = 43, 100, 32, 20
 
 
 class Slow:
-    """Answers after a lognormal time of median 1, of which it keeps account; the first call goes alone, as to a server."""
+    """Answers after a lognormal time of median 1 and keeps account; the first call goes alone, as to a server."""
 
     model, remote = "slow", True
 

@@ -42,9 +42,11 @@ def write_files(folder: Path, queries: int) -> dict[str, list[str]]:
     return {
         "--requests": ["--requests", str(folder / "requests.jsonl")],
         "--queries, --corpus, --run": [
-            "--queries", str(folder / "queries.tsv"), "--corpus", str(folder / "corpus.tsv"), "--run", str(folder / "run.trec"),
+            part
+            for flag, name in (("--queries", "queries.tsv"), ("--corpus", "corpus.tsv"), ("--run", "run.trec"))
+            for part in (flag, str(folder / name))
         ],
-    }  # fmt: skip
+    }
 
 
 def peak(flags: list[str], folder: Path) -> tuple[float, float]:

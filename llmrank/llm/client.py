@@ -1,4 +1,4 @@
-"""The client turns requests into replies: ledger, in-flight requests, budget, slots and rates, backend, ledger again."""
+"""The client turns requests into replies: ledger, requests in flight, budget, slots, backend, ledger again."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ Texts = Sequence["str | Document"]
 
 
 class Reranker:
-    """Reranks with one method over one backend: `Reranker("sliding-window", backend="openai:MODEL").rank(query, texts)`.
+    """Reranks with one method over one backend: `Reranker("heapsort", backend="openai:MODEL").rank(query, texts)`.
 
     method: a name that `llmrank methods` lists. backend: a SPEC, or any object with `async complete(request)`.
     template: a name or a path, else the method's own. options: the method's options by name. depth: how many of a
