@@ -41,6 +41,7 @@ class Settings(BaseModel):
     max_completion_tokens: Annotated[
         int | None, Field(ge=1, description="Tokens of one reply; else the template's.")
     ] = None
+    samples: Annotated[int, Field(ge=1, description="Replies to each question, put together; needs a temperature.")] = 1
     max_failure_rate: Annotated[
         float, Field(ge=0, le=1, description="Share of failed questions above which the job exits with 3.")
     ] = 0.05

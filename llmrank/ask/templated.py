@@ -166,7 +166,7 @@ class TemplateAsk(Ask):
         names = self.template.identifiers(len(documents))
         together = zip(names, texts, prepared, documents, strict=True)
         shown = [Shown(name, text, p.title, d.score, d.metadata) for name, text, p, d in together]
-        return self.template.render(self._shown_query, shown)
+        return self.template.prompt(self._shown_query, shown)
 
     def _fitted(self, documents: Sequence[Document], texts: list[str], room: int) -> list[str] | None:
         """The texts, cut so that the prompt has at most so many tokens; None where they cannot be."""
@@ -174,7 +174,7 @@ class TemplateAsk(Ask):
         frame = self._frames.get(n)
         if frame is None:
             empty = [Shown(name, "") for name in self.template.identifiers(n)]
-            said = _texts(self.template.render(self._shown_query, empty))
+            said = _texts(self.template.prompt(self._shown_query, empty))
             frame = self._frames[n] = sum(counter.count(text) + PER_MESSAGE for text in said)
         sizes = [self._count(d, text) for d, text in zip(documents, texts, strict=True)]
         if self._manner.whole:

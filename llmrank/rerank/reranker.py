@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from llmrank.ask.base import Ask, BothOrders, OneOrder, Remember
+from llmrank.ask.samples import Sampled
 from llmrank.ask.tally import Tally
 from llmrank.ask.templated import Manner, TemplateAsk
 from llmrank.ask.virtual import OneUnitEach, outside_of_tasks, rounds_of
@@ -95,8 +96,11 @@ class Reranker:
         head = documents if self.depth is None else documents[: self.depth]
         tally = Tally()
         calls, rounds = self.method.expected(len(head), self.options)
-        tally.expected_calls, tally.expected_rounds = _middle(calls), _middle(rounds)
-        remembered = Remember(TemplateAsk(self.manner(self.client()), request.query, tally))
+        samples = self.settings.samples
+        tally.expected_calls, tally.expected_rounds = _middle(calls) * samples, _middle(rounds)
+        manner = self.manner(self.client())
+        asks = [TemplateAsk(manner, request.query, tally, sample=i) for i in range(samples)]
+        remembered = Remember(asks[0] if samples == 1 else Sampled(asks))
         ranked = await self.run_strategy(head, remembered)
         answers = remembered.answered()
 
@@ -178,7 +182,11 @@ class Reranker:
             )
         if template.header.worst:
             raise InputError(f"--template {template.name} asks for the worst, the method {method.name} for the best")
-        self.settings.unit_price  # noqa: B018  a price that cannot be read is told now
+        temperature = self.settings.temperature
+        if self.settings.samples > 1 and not (template.header.temperature if temperature is None else temperature):
+            raise InputError(
+                f"--samples {self.settings.samples}: all samples are one at temperature 0; set --temperature"
+            )
         if self.settings.max_cost is not None and self.settings.price is None:
             raise InputError(
                 "--max-cost needs to know what the model costs: give --price IN,OUT in USD per million tokens"

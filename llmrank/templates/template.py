@@ -25,6 +25,7 @@ from llmrank.templates.frames import Frame, frame, inserts, marks, verbatim
 from llmrank.templates.header import Header
 from llmrank.templates.messages import COLLECTED, MessageExtension
 from llmrank.templates.parsers import PARSERS
+from llmrank.templates.prepare import safe
 
 HEADER = re.compile(r"\A---\n(.*?\n)---\n(.*)\Z", re.S)
 VARIABLES: dict[Kind, frozenset[str]] = {
@@ -100,8 +101,15 @@ class Template:
     def identifiers(self, n: int) -> Sequence[str]:
         return LETTERS[:n] if self.header.identifiers == "letters" else _numbers(n)
 
-    def render(self, query: Query, documents: Sequence[Shown]) -> Rendered:
-        """The prompt about these documents, as they are: nothing is cut or cleaned here."""
+    def render(self, query: str | Query, documents: Sequence[str | Shown]) -> Rendered:
+        """The prompt about a query and documents, plain texts or as they are to be shown; passages are made safe."""
+        asked = query if isinstance(query, Query) else Query("query", safe(query))
+        names = self.identifiers(len(documents))
+        shown = [d if isinstance(d, Shown) else Shown(i, safe(d)) for i, d in zip(names, documents, strict=True)]
+        return self.prompt(asked, shown)
+
+    def prompt(self, query: Query, documents: Sequence[Shown]) -> Rendered:
+        """The prompt about these documents, as they are: nothing is cut or made safe here."""
         if self._verbatim:
             n = len(documents)
             frame = self._frames.get(n)
