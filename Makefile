@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench pins clean
 
 demo: .venv/installed
 	$(BIN)/llmrank demo
@@ -29,6 +29,9 @@ bench: .venv/installed-dev
 .venv/installed-dev: .venv/bin/python pyproject.toml requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[dev]'
 	touch $@ .venv/installed
+
+pins:
+	uv pip compile --python-version 3.11 --universal --extra dev --extra serve --extra report --no-header pyproject.toml -o requirements.txt
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

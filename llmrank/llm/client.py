@@ -9,9 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
-from tenacity.wait import wait_base
-
 from llmrank.errors import InputError, LlmrankError
 from llmrank.llm.budget import Amount, Budget, Price
 from llmrank.llm.ledger import Ledger, Row
@@ -155,23 +152,28 @@ class Client:
         spent: list[float] = []
         outcome = await self._attempt(request, spent)
         if isinstance(outcome, Failure) and self._worth_retrying(outcome) and self.retries > 0:
-            retrying = AsyncRetrying(
-                stop=stop_after_attempt(self.retries + 1),
-                wait=_Backoff(),
-                retry=retry_if_result(self._worth_retrying),
-                retry_error_callback=lambda state: state.outcome and state.outcome.result(),
-            )
-            first: list[Failure] = [outcome]
-
-            async def again() -> Reply | Failure | None:
-                # The first attempt was made outside, where a call that succeeds at once does not pay for retrying.
-                return first.pop() if first else await self._attempt(request, spent)
-
-            outcome = await retrying(again)
+            outcome = await self._retried(request, outcome, spent)
         if isinstance(outcome, Failure) and outcome.fatal:
             self.refused = BackendRefused(f"{self.origin or self.identity.model}: {outcome}")
             raise self.refused
         return outcome, len(spent), sum(spent) if self.price is not None else None
+
+    async def _retried(self, request: Request, first: Failure, spent: list[float]) -> Reply | Failure | None:
+        """Further attempts after a first that failed; a call that succeeds at once pays for none of this."""
+        from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt
+
+        outcomes: list[Failure] = [first]
+
+        async def attempt() -> Reply | Failure | None:
+            return outcomes.pop() if outcomes else await self._attempt(request, spent)
+
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self.retries + 1),
+            wait=lambda state: _pause(state.outcome.result() if state.outcome else None, state.attempt_number),
+            retry=retry_if_result(self._worth_retrying),
+            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+        )
+        return await retrying(attempt)
 
     def _worth_retrying(self, outcome: Reply | Failure | None) -> bool:
         return (
@@ -255,14 +257,10 @@ class Client:
             self.ledger.close()
 
 
-class _Backoff(wait_base):
+def _pause(outcome: Reply | Failure | None, attempts: int) -> float:
     """Full jitter under a doubling ceiling: to 8 s, or to 60 s where the server asked for fewer requests."""
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        outcome = retry_state.outcome.result() if retry_state.outcome else None
-        limited = isinstance(outcome, Failure) and outcome.kind == "rate-limited"
-        ceiling = min(60.0 if limited else 8.0, 0.25 * 2**retry_state.attempt_number)
-        jitter = random.uniform(0, ceiling)
-        asked = outcome.retry_after if isinstance(outcome, Failure) else None
-        # The pause that the server asked for is kept by all requests; only the jitter comes on top.
-        return jitter if asked is None else min(jitter, 0.25)
+    limited = isinstance(outcome, Failure) and outcome.kind == "rate-limited"
+    jitter = random.uniform(0, min(60.0 if limited else 8.0, 0.25 * 2**attempts))
+    asked = outcome.retry_after if isinstance(outcome, Failure) else None
+    # The pause that the server asked for is kept by all requests; only the jitter comes on top.
+    return jitter if asked is None else min(jitter, 0.25)
