@@ -21,7 +21,7 @@ from openai import AsyncOpenAI
 
 from llmrank import Candidates, Document, Query, Reranker
 
-CONCURRENCY, QUERIES, REPEATS = 64, 60, 5
+CONCURRENCY, REPEATS = 64, 5
 PASSAGE = "Okapi BM25 ranks documents by the query terms that occur in each, whatever their order in the text. " * 4
 
 
@@ -35,10 +35,16 @@ def reply(text: str, top: list[str]) -> dict[str, Any]:
 
 
 WORKLOADS = {
-    "20 passages put in order": ("sliding-window", 20, reply(" > ".join(f"[{i}]" for i in range(20, 0, -1)), [])),
-    "one passage, 20 logprobs": (
+    "20 of 100 passages put in order": (
+        "sliding-window",
+        100,
+        100,
+        reply(" > ".join(f"[{i}]" for i in range(20, 0, -1)), []),
+    ),
+    "one passage of 100, 20 logprobs": (
         "yes-no",
-        30,
+        10,
+        100,
         reply("yes", ["yes", "no", " Yes", " No", *(f"word{i}" for i in range(16))]),
     ),
 }
@@ -53,14 +59,14 @@ def serve(body: dict[str, Any], folder: str) -> tuple[subprocess.Popen[str], str
     return server, f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
 
 
-def requests(n: int, salt: str) -> list[Candidates]:
+def requests(queries: int, n: int, salt: str) -> list[Candidates]:
     """Queries with their candidates; the salt keeps one round's prompts from being another's."""
     return [
         Candidates(
             Query(f"q{q}", f"what is bm25 {salt} {q}"),
             tuple(Document(f"d{i}", f"{i} {q} {PASSAGE}") for i in range(n)),
         )
-        for q in range(QUERIES)
+        for q in range(queries)
     ]
 
 
@@ -108,13 +114,13 @@ def messages_of(method: str, work: list[Candidates]) -> list[dict[str, str]]:
 
 
 def main() -> None:
-    for name, (method, n, body) in WORKLOADS.items():
+    for name, (method, queries, n, body) in WORKLOADS.items():
         rows: dict[str, list[float]] = {"bare": [], "ours": [], "no ledger": [], "from the ledger": []}
         with tempfile.TemporaryDirectory() as folder:
             server, url = serve(body, folder)
             try:
                 for turn in range(REPEATS):
-                    work = requests(n, str(turn))
+                    work = requests(queries, n, str(turn))
                     ledger = f"{folder}/{turn}.ledger"
                     spent, calls, _ = asyncio.run(ours(url, method, work, ledger))
                     rows["ours"].append(spent / calls)

@@ -44,10 +44,10 @@ class Remember(Ask):
         key: Hashable = question
         if question.kind == "choose":
             key = ("choose", frozenset(question.items), question.worst)
-        known = self._answers.get(key)
-        if known is None:
-            future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            self._answers[key] = question, future
+        own: tuple[Question, asyncio.Future[Answer]] = question, asyncio.get_running_loop().create_future()
+        known = self._answers.setdefault(key, own)  # hashes the items once, where looking first would do it twice
+        if known is own:
+            future = own[1]
             try:
                 answer = await self._inner.answer(question)
             except BaseException:

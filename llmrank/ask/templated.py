@@ -163,6 +163,8 @@ class TemplateAsk(Ask):
         return None if fitted is None else self._render(documents, prepared, fitted)
 
     def _render(self, documents: Sequence[Document], prepared: Sequence[Prepared], texts: Sequence[str]) -> Rendered:
+        if self.template.verbatim:
+            return self.template.filled(self._shown_query, texts)
         names = self.template.identifiers(len(documents))
         together = zip(names, texts, prepared, documents, strict=True)
         shown = [Shown(name, text, p.title, d.score, d.metadata) for name, text, p, d in together]
@@ -185,8 +187,9 @@ class TemplateAsk(Ask):
         return fitted
 
     def _prepare(self, document: Document) -> Prepared:
-        title = safe(document.title)
-        text = f"{title}\n{safe(document.text)}" if title else safe(document.text)
+        title, text = safe(document.title) if document.title else "", safe(document.text)
+        if title:
+            text = f"{title}\n{text}"
         prepared = self._prepared[document.id] = Prepared(text, title, len(text.encode()))
         return prepared
 

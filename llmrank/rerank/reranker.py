@@ -102,10 +102,9 @@ class Reranker:
         asks = [TemplateAsk(manner, request.query, tally, sample=i) for i in range(samples)]
         remembered = Remember(asks[0] if samples == 1 else Sampled(asks))
         ranked = await self.run_strategy(head, remembered)
-        answers = remembered.answered()
 
         def again() -> int:
-            return rounds_of(lambda ask: self.run_strategy(head, Remember(ask)), OneUnitEach(answers))
+            return rounds_of(lambda ask: self.run_strategy(head, Remember(ask)), OneUnitEach(remembered.answered()))
 
         # Where the number of rounds does not depend on the answers it is known; else the answers tell.
         chain = rounds if isinstance(rounds, int) and not tally.unasked else await outside_of_tasks(again)

@@ -80,6 +80,8 @@ class Template:
         self.hash = hashlib.sha256("\0".join([text, *map(str, sorted(self.variables.items()))]).encode()).hexdigest()[
             :16
         ]
+        self.verbatim = False
+        """It inserts the query and the texts as they are, and asks nothing else about them."""
         self._frames: dict[int, Frame] = {}
         self._jinja = self._compiled(body)
         self._parser = PARSERS[self.header.parser].make(self.header)
@@ -110,14 +112,19 @@ class Template:
 
     def prompt(self, query: Query, documents: Sequence[Shown]) -> Rendered:
         """The prompt about these documents, as they are: nothing is cut or made safe here."""
-        if self._verbatim:
-            n = len(documents)
-            frame = self._frames.get(n)
-            if frame is None:
-                frame = self._frames[n] = self._frame(n)
-            messages = frame.filled(inserts(query, [shown.text for shown in documents]))
-        else:
-            messages = self._run(query, documents)
+        if self.verbatim:
+            return self.filled(query, [shown.text for shown in documents])
+        return self._as_rendered(self._run(query, documents))
+
+    def filled(self, query: Query, texts: Sequence[str]) -> Rendered:
+        """`prompt` for a `verbatim` template, which shows nothing of a document but its text."""
+        n = len(texts)
+        frame = self._frames.get(n)
+        if frame is None:
+            frame = self._frames[n] = self._frame(n)
+        return self._as_rendered(frame.filled(inserts(query, texts)))
+
+    def _as_rendered(self, messages: tuple[tuple[str, str], ...]) -> Rendered:
         return Rendered(raw=messages[0][1]) if self.header.raw else Rendered(messages)
 
     def _frame(self, n: int) -> Frame:
@@ -174,7 +181,7 @@ class Template:
                 raise TemplateError(
                     f"{self.origin}: a template stands in one file; it cannot include or import another"
                 )
-            self._verbatim = verbatim(tree)
+            self.verbatim = verbatim(tree)
             used = meta.find_undeclared_variables(tree)
             unknown = used - VARIABLES[self.question] - set(self.variables)
             if unknown:

@@ -52,7 +52,7 @@ def test_a_prompt_is_the_same_from_its_frame_and_from_the_template_engine(
     n = {"grade": 1, "compare": 2}.get(template.question, 5)
     documents = shown(template, texts[:n])
     asked = Query("q", query)
-    assert template._verbatim
+    assert template.verbatim
     assert template.render(asked, documents).messages == template._run(asked, documents)
 
 
@@ -73,7 +73,7 @@ def test_a_prompt_is_the_same_from_its_frame_and_from_the_template_engine(
 )
 def test_a_template_that_looks_into_a_text_is_rendered_anew_each_time(use: str) -> None:
     template = Template(HEADER + BODY.replace("{{ document.text }}", use))
-    assert not template._verbatim
+    assert not template.verbatim
     one, other = (template.render(Query("q", t), shown(template, [t, "b"])).messages for t in ("first", ""))
     assert one != other or use in ("{{ document.score }}", "{{ documents | length }}", "{{ document.title }}")
 
