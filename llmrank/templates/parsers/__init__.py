@@ -1,0 +1,63 @@
+"""Parsers: from the text of a reply (and its tokens) to an answer, and from an answer to the text that says it.
+
+`read` takes any text whatsoever and never raises: what cannot be read is a failed answer with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from llmrank.questions import Kind
+from llmrank.templates.parsers.choose import ChooseParser
+from llmrank.templates.parsers.compare import CompareParser
+from llmrank.templates.parsers.grade import LabelParser, ScoreParser, Scoring
+from llmrank.templates.parsers.identifiers import Identifiers
+from llmrank.templates.parsers.likelihood import ambiguous_first_tokens
+from llmrank.templates.parsers.order import OrderParser
+
+__all__ = [
+    "PARSERS",
+    "ChooseParser",
+    "CompareParser",
+    "LabelParser",
+    "OrderParser",
+    "ParserEntry",
+    "ScoreParser",
+    "Settings",
+    "ambiguous_first_tokens",
+]
+
+
+class Settings(Protocol):
+    """What parsers need to know of a template: part of its header."""
+
+    @property
+    def labels(self) -> Mapping[str, float]: ...
+    @property
+    def scoring(self) -> Scoring: ...
+    @property
+    def range(self) -> tuple[float, float] | None: ...
+    @property
+    def identifiers(self) -> Identifiers: ...
+
+
+class ParserEntry(NamedTuple):
+    """A parser by the name that template headers use."""
+
+    kind: Kind
+    """The question whose answers it reads."""
+    make: Callable[[Settings], Any]
+
+
+PARSERS: dict[str, ParserEntry] = {
+    "brackets": ParserEntry("order", lambda header: OrderParser(header.identifiers, "brackets")),
+    "json": ParserEntry("order", lambda header: OrderParser(header.identifiers, "json")),
+    "lines": ParserEntry("order", lambda header: OrderParser(header.identifiers, "lines")),
+    "letters": ParserEntry("order", lambda header: OrderParser("letters", "brackets")),
+    "choice": ParserEntry("choose", lambda header: ChooseParser(header.identifiers)),
+    "choice-letters": ParserEntry("choose", lambda header: ChooseParser("letters")),
+    "ab": ParserEntry("compare", lambda header: CompareParser()),
+    "label": ParserEntry("grade", lambda header: LabelParser(header.labels, header.scoring)),
+    "score": ParserEntry("grade", lambda header: ScoreParser(*(header.range or (0.0, 100.0)))),
+}

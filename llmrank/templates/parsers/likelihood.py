@@ -1,0 +1,146 @@
+"""Probabilities of labels, read from the most likely tokens at the place where a reply names its label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from llmrank.questions import Said, Token
+from llmrank.templates.parsers.reading import Reading, plain
+
+TOP = 20
+"""How many of the most likely tokens count, on every backend, so that no score depends on how many it returns."""
+
+SHORT = 8
+"""Tokens of a reply that was cut before it could say more than its label."""
+
+
+class Place(NamedTuple):
+    """A token, and how many of its characters stand before the label that begins in it."""
+
+    token: Token
+    offset: int
+
+
+def place_of(tokens: Sequence[Token] | None, reply: str, start: int) -> Place | None:
+    """The token in which the character `start` of the plain reply lies; None where the tokens do not spell it."""
+    if not tokens:
+        return None
+    pieces = [plain(token.text) for token in tokens]
+    shift = "".join(pieces).find(plain(reply))
+    if shift < 0:
+        pieces = [spelled(piece) for piece in pieces]
+        shift = "".join(pieces).find(plain(reply))
+        if shift < 0:
+            return None
+    at = shift + start
+    for token, piece in zip(tokens, pieces, strict=True):
+        if at < len(piece):
+            return Place(token, at)
+        at -= len(piece)
+    return None
+
+
+def first_place(said: Said, reading: Reading, *, only_short: bool = True) -> Place | None:
+    """Where the answering part of a reply begins, if the most likely tokens there are known.
+
+    A longer reply that names no label was about something else: with `only_short` there is no place in it.
+    """
+    if only_short and len(said.tokens or ()) > SHORT:
+        return None
+    lead = len(reading.text) - len(reading.text.lstrip())
+    place = place_of(said.tokens, said.text, reading.start + lead)
+    return place if place is not None and place.token.top else None
+
+
+def label_probabilities(place: Place, labels: Sequence[str]) -> dict[str, float]:
+    """Probability of the first token of each label, where it is among the top ones; absent labels are left out.
+
+    A token is a label's where it spells the label, but for case and spaces round it; else, where no token spells
+    that label, one that begins its spelling and no other's. The probability of a label is the sum over its tokens.
+    """
+    # An opening bracket or quote may share the token with the label; then it does so in the other tokens too.
+    opening = spelled(plain(place.token.text)[: place.offset]).strip()
+    names = {label.casefold(): label for label in labels}
+    exact: dict[str, float] = {}
+    begun: dict[str, float] = {}
+    for text, logprob in top(place.token):
+        word = spelled(plain(text)).strip().removeprefix(opening).strip().casefold()
+        if not word:
+            continue
+        if word in names:
+            exact[names[word]] = exact.get(names[word], 0.0) + _exp(logprob)
+            continue
+        possible = [label for name, label in names.items() if name.startswith(word)]
+        if len(possible) == 1:
+            begun[possible[0]] = begun.get(possible[0], 0.0) + _exp(logprob)
+    return {label: probability for label in labels if (probability := exact.get(label, begun.get(label, 0.0))) > 0}
+
+
+def least_listed(place: Place) -> float:
+    """The probability of the least likely of the top tokens: what a label that is not among them has at most."""
+    return min(_exp(logprob) for _, logprob in top(place.token))
+
+
+def top(token: Token) -> list[tuple[str, float]]:
+    """The at most 20 most likely tokens at a place."""
+    return sorted((entry for entry in token.top if not math.isnan(entry[1])), key=lambda entry: -entry[1])[:TOP]
+
+
+def share(place: Place, first: str, second: str) -> tuple[float | None, bool]:
+    """P(first) / (P(first) + P(second)), and whether one of them was not among the top tokens.
+
+    The one that was not has the probability of the least likely that was. None where both were not.
+    """
+    found = label_probabilities(place, (first, second))
+    if not found:
+        return None, False
+    least = least_listed(place)
+    a, b = found.get(first, least), found.get(second, least)
+    return a / (a + b), len(found) == 1
+
+
+def spelled(token: str) -> str:
+    """A token's text where a backend hands out the tokeniser's own marks for space and newline."""
+    return token.replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n")
+
+
+def ambiguous_first_tokens(
+    labels: Sequence[str], encode: Callable[[str], list[int]] | None = None
+) -> list[tuple[str, str]]:
+    """Pairs of labels that the first token of a reply cannot tell apart.
+
+    With a tokeniser's `encode` their first tokens are compared, in every variant that would be counted; without
+    one, two labels are a pair when the first word of one begins the first word of the other.
+    """
+    begins = [_first_tokens(label, encode) if encode else None for label in labels]
+    pairs = []
+    for i, left in enumerate(labels):
+        for j in range(i + 1, len(labels)):
+            a, b = begins[i], begins[j]
+            alike = a & b if a is not None and b is not None else _begin_alike(left, labels[j])
+            if alike:
+                pairs.append((left, labels[j]))
+    return pairs
+
+
+def _first_tokens(label: str, encode: Callable[[str], list[int]]) -> set[int]:
+    # A tokeniser may put a mark of its own first (begin of text, a lone space): no label's, so no first token.
+    own = {*encode(""), *encode(" ")}
+    cased = {label, label.lower(), label.upper(), label.capitalize()}
+    coded = [encode(before + variant) for variant in cased for before in ("", " ", "\n")]
+    own.update(encode("\n"))
+    return {first for ids in coded if (first := next((i for i in ids if i not in own), None)) is not None}
+
+
+def _begin_alike(left: str, right: str) -> bool:
+    a, b = (label.casefold().replace("-", " ").replace("_", " ").split() or [label] for label in (left, right))
+    if (left[:1] in "-+") or (right[:1] in "-+"):
+        return left[:1] == right[:1]
+    return a[0].startswith(b[0]) or b[0].startswith(a[0])
+
+
+def _exp(logprob: float) -> float:
+    # Some servers send 0.0001 for certainty and -9999 for nothing; a probability stays in [0, 1].
+    return math.exp(min(logprob, 0.0))
