@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 from llmrank.questions import Said, Token
@@ -14,6 +16,9 @@ TOP = 20
 
 SHORT = 8
 """Tokens of a reply that was cut before it could say more than its label."""
+
+
+_LOGPROB = itemgetter(1)
 
 
 class Place(NamedTuple):
@@ -62,20 +67,28 @@ def label_probabilities(place: Place, labels: Sequence[str]) -> dict[str, float]
     """
     # An opening bracket or quote may share the token with the label; then it does so in the other tokens too.
     opening = spelled(plain(place.token.text)[: place.offset]).strip()
-    names = {label.casefold(): label for label in labels}
+    known = tuple(labels)
     exact: dict[str, float] = {}
     begun: dict[str, float] = {}
     for text, logprob in top(place.token):
-        word = spelled(plain(text)).strip().removeprefix(opening).strip().casefold()
-        if not word:
-            continue
-        if word in names:
-            exact[names[word]] = exact.get(names[word], 0.0) + _exp(logprob)
-            continue
-        possible = [label for name, label in names.items() if name.startswith(word)]
-        if len(possible) == 1:
-            begun[possible[0]] = begun.get(possible[0], 0.0) + _exp(logprob)
+        label, whole = _label_of(text, opening, known)
+        if label is not None:
+            found = exact if whole else begun
+            found[label] = found.get(label, 0.0) + _exp(logprob)
     return {label: probability for label in labels if (probability := exact.get(label, begun.get(label, 0.0))) > 0}
+
+
+@lru_cache(maxsize=1 << 16)
+def _label_of(token: str, opening: str, labels: tuple[str, ...]) -> tuple[str | None, bool]:
+    """The label that a token spells or begins, and whether it spells it. The same few tokens come again and again."""
+    word = spelled(plain(token)).strip().removeprefix(opening).strip().casefold()
+    if not word:
+        return None, False
+    spelling = {label.casefold(): label for label in labels}
+    if word in spelling:
+        return spelling[word], True
+    possible = [label for name, label in spelling.items() if name.startswith(word)]
+    return (possible[0], False) if len(possible) == 1 else (None, False)
 
 
 def least_listed(place: Place) -> float:
@@ -85,7 +98,7 @@ def least_listed(place: Place) -> float:
 
 def top(token: Token) -> list[tuple[str, float]]:
     """The at most 20 most likely tokens at a place."""
-    return sorted((entry for entry in token.top if not math.isnan(entry[1])), key=lambda entry: -entry[1])[:TOP]
+    return sorted((entry for entry in token.top if entry[1] == entry[1]), key=_LOGPROB, reverse=True)[:TOP]
 
 
 def share(place: Place, first: str, second: str) -> tuple[float | None, bool]:
