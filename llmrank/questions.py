@@ -110,6 +110,8 @@ class Order(Outcome):
     permutation: tuple[int, ...] | None = None
     ties: tuple[tuple[int, ...], ...] | None = None
     """The tie groups of the reply in its order, where it had any; they concatenate to what the reply named."""
+    scores: tuple[float | None, ...] | None = None
+    """The score of each shown item, in the order shown, where the model gave every item its own."""
 
     def apply(self, shown: Sequence[Item]) -> list[Item]:
         """The shown items in the answered order; as they were where the question failed."""

@@ -34,7 +34,7 @@ def aggregate(
         str,
         typer.Option(
             metavar="NAME",
-            help="bradley-terry, newman, plackett-luce, trueskill, pagerank, eigenvector, rank-centrality, counting, "
+            help="bradley-terry, newman, trueskill, pagerank, eigenvector, rank-centrality, counting, "
             "win-rate, average-win-rate, copeland or elo.",
         ),
     ] = "bradley-terry",
@@ -53,8 +53,13 @@ def aggregate(
         ),
     ] = None,
     bootstrap: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Resamples for the 95% intervals; 0 for no intervals.")
-    ] = 1000,
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Resamples for the 95% intervals, 0: none; default 1000 (trueskill: 0, it has intervals of its own).",
+        ),
+    ] = None,
     resample: Annotated[
         str | None,
         typer.Option(
@@ -91,7 +96,8 @@ def aggregate(
 
     score = method_named(method)
     table = read_comparisons(comparisons)
-    settings = {"bootstrap": bootstrap, "seed": seed} | ({"ties": ties} if ties else {})
+    resamples = bootstrap if bootstrap is not None else 0 if method == "trueskill" else 1000
+    settings = {"bootstrap": resamples, "seed": seed} | ({"ties": ties} if ties else {})
     results = {query: score(rows, **settings) for query, rows in _groups(table, by, resample).items()}
     if output is not None:
         from llmrank.data.files import writing
@@ -132,13 +138,17 @@ def _groups(table: ComparisonTable, by: str | None, resample: str | None) -> dic
         rows: dict[str | None, list[int]] = {query: [] for query in queries}
         for row, query in enumerate(table.query_id):
             rows[query].append(row)
-        columns = (table.left, table.right, table.share, table.weight)
-        return {
-            query: Comparisons(*([column[i] for i in chosen] for column in columns)) for query, chosen in rows.items()
-        }
+        return {query: _chosen(table, chosen) for query, chosen in rows.items()}
     clustered = resample == "queries" or (resample is None and several and None not in queries)
     cluster = table.query_id if clustered else None
     return {None: Comparisons(table.left, table.right, table.share, table.weight, cluster)}
+
+
+def _chosen(table: ComparisonTable, rows: list[int]) -> Comparisons:
+    from llmrank.aggregate.comparisons import Comparisons
+
+    left, right = [table.left[i] for i in rows], [table.right[i] for i in rows]
+    return Comparisons(left, right, [table.share[i] for i in rows], [table.weight[i] for i in rows])
 
 
 def _rows(scores: Scores) -> Iterator[tuple[Any, float | None, float | None, float | None, int | None]]:
@@ -225,9 +235,7 @@ def _print_tables(results: Results) -> None:
         for item, *figures, rank in _rows(scores):
             grid.add_row("-" if rank is None else str(rank), str(item), *(_number(figure) for figure in figures))
         console.print(grid)
-        for sentence in dict.fromkeys(
-            filter(None, (scores.note, *(scores.diagnosis.sentences if scores.diagnosis else ())))
-        ):
+        for sentence in filter(None, (scores.note, *(scores.diagnosis.sentences if scores.diagnosis else ()))):
             console.print(sentence, soft_wrap=True)
 
 
