@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from threading import Thread
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
 
 from llmrank.ask.base import Ask, BothOrders, OneOrder, Remember
+from llmrank.ask.loops import Background, Clients
 from llmrank.ask.samples import Sampled
 from llmrank.ask.tally import Tally
 from llmrank.ask.templated import Manner, TemplateAsk
@@ -27,7 +24,6 @@ from llmrank.rerank.stream import stream
 from llmrank.settings import Settings
 from llmrank.templates import Template, load
 
-T = TypeVar("T")
 Texts = Sequence["str | Document"]
 
 
@@ -61,16 +57,17 @@ class Reranker:
         self.template = template if isinstance(template, Template) else load(template or self.method.template)
         self.backend = open_backend(backend, base_url=self.settings.base_url) if isinstance(backend, str) else backend
         self._check_fit()
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = WeakKeyDictionary()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        made_from, model = self.settings, self.backend
+        self._clients = Clients(lambda: made_from.client(model))  # it must not hold on to this object
+        self._background = Background(self._clients)
 
     def rank(self, query: str | Query, documents: Texts) -> Ranking:
         """The documents, best first. Also from inside a running event loop or a notebook."""
-        return self._wait(self.arank(query, documents))
+        return self._background.run(self.arank(query, documents))
 
     def rank_many(self, requests: Iterable[Candidates | tuple[str | Query, Texts]]) -> list[Ranking]:
         """A ranking for each request, in the order of the requests; all of them are worked on at once."""
-        return self._wait(self._collect(requests))
+        return self._background.run(self._collect(requests))
 
     async def arank(self, query: str | Query, documents: Texts) -> Ranking:
         """`rank` for a coroutine."""
@@ -112,23 +109,15 @@ class Reranker:
 
     def client(self) -> Client:
         """The client of the running event loop."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            self._clients[loop] = self.settings.client(self.backend)
-        return self._clients[loop]
+        return self._clients.current()
 
     async def aclose(self) -> None:
-        """Closes the running loop's client: its connections and its ledger."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        """Closes the running loop's client: its connections and its ledger. The end of the loop does so too."""
+        await self._clients.aclose()
 
     def close(self) -> None:
         """Closes what `rank` and `rank_many` opened. Not calling it loses nothing."""
-        if self._loop is not None:
-            self._wait(self.aclose())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop = None
+        self._background.close()
 
     def __enter__(self) -> Reranker:
         return self
@@ -194,18 +183,6 @@ class Reranker:
     async def _collect(self, requests: Iterable[Candidates | tuple[str | Query, Texts]]) -> list[Ranking]:
         done = [numbered async for numbered in self.numbered(requests)]
         return [ranking for _, ranking in sorted(done, key=lambda pair: pair[0])]
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs the work on a loop in a thread of its own, so that it runs under any caller, and connections last."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            Thread(target=self._loop.run_forever, name="llmrank", daemon=True).start()
-        running: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return running.result()
-        except BaseException:
-            running.cancel()
-            raise
 
 
 def candidates(query: str | Query, documents: Texts) -> Candidates:
