@@ -11,7 +11,7 @@ from llmrank.errors import InputError
 from llmrank.llm.budget import Budget, Price
 from llmrank.llm.client import Client
 from llmrank.llm.ledger import Ledger, default_path
-from llmrank.llm.types import Backend
+from llmrank.llm.types import Backend, is_named
 
 
 class Settings(BaseModel):
@@ -33,7 +33,9 @@ class Settings(BaseModel):
     max_cost: Annotated[float | None, Field(ge=0, description="USD to spend at most; needs --price.")] = None
     price: Annotated[str | None, Field(description="IN,OUT: USD per million prompt and completion tokens.")] = None
     seed: Annotated[int, Field(description="Seed of everything that is drawn.")] = 0
-    context: Annotated[int, Field(ge=64, description="Tokens that the model takes, prompt and reply.")] = 32_768
+    context: Annotated[
+        int | None, Field(ge=64, description="Tokens that the model takes, prompt and reply; else 32768.")
+    ] = None
     passage_tokens: Annotated[int | None, Field(ge=1, description="Tokens shown of one document at most.")] = None
     temperature: Annotated[
         float | None, Field(ge=0, description="Sampling temperature; else the template's, mostly 0.")
@@ -84,14 +86,29 @@ class Settings(BaseModel):
     def unit_price(self) -> Price | None:
         return None if self.price is None else _price(self.price)
 
-    def client(self, backend: Backend) -> Client:
-        """A client for the running event loop."""
-        replayed = getattr(backend, "ledger", None) is not None
+    def budget(self) -> Budget | None:
+        """What a job with these settings may spend; None where nothing is limited."""
+        return Budget.of(self.max_calls, self.max_tokens, self.max_cost)
+
+    def open_ledger(self, backend: Backend) -> Ledger | None:
+        """The ledger that goes with the backend: a replayed one, the settings' own, or none.
+
+        A backend that does not say what it is, by an `identity` or a `model`, has none unless the settings give it a
+        `model_id`: its replies could be taken for another's.
+        """
+        if (replayed := getattr(backend, "ledger_path", None)) is not None:
+            return Ledger(replayed, read_only=True)
         path = self.ledger_path
+        if path is None or not (is_named(backend) or self.model_id):
+            return None
+        return Ledger(path)
+
+    def client(self, backend: Backend, budget: Budget | None = None) -> Client:
+        """A client for the running event loop. `budget` is shared by all clients of a job."""
         return Client(
             backend,
-            ledger=None if path is None or replayed else Ledger(path),
-            budget=Budget.of(self.max_calls, self.max_tokens, self.max_cost),
+            ledger=self.open_ledger(backend),
+            budget=budget,
             price=self.unit_price,
             concurrency=self.concurrency,
             rpm=self.rpm,

@@ -51,7 +51,7 @@ def write_files(folder: Path, queries: int) -> dict[str, list[str]]:
 
 def peak(flags: list[str], folder: Path) -> tuple[float, float]:
     """Peak resident memory in MB, and seconds."""
-    command = [sys.executable, "-m", "llmrank.cli.main", "rerank", *flags, "--output", str(folder / "out.trec")]
+    command = [sys.executable, "-m", "llmrank", "rerank", *flags, "--output", str(folder / "out.trec")]
     command += ["--backend", f"simulated:{folder / 'qrels'}", "--ledger", str(folder / "replies.ledger"), "--quiet"]
     (folder / "replies.ledger").unlink(missing_ok=True)
     started = time.perf_counter()

@@ -39,25 +39,43 @@ class Remember(Ask):
     def __init__(self, inner: Ask) -> None:
         self._inner = inner
         self._answers: dict[Hashable, tuple[Question, asyncio.Future[Answer]]] = {}
+        self._asking: set[asyncio.Task[object]] = set()
 
     async def answer(self, question: Question) -> Answer:
         key: Hashable = question
         if question.kind == "choose":
             key = ("choose", frozenset(question.items), question.worst)
         own: tuple[Question, asyncio.Future[Answer]] = question, asyncio.get_running_loop().create_future()
-        known = self._answers.setdefault(key, own)  # hashes the items once, where looking first would do it twice
-        if known is own:
-            future = own[1]
-            try:
-                answer = await self._inner.answer(question)
-            except BaseException:
-                future.cancel()
-                raise
-            future.set_result(answer)
-            return answer
-        asked, future = known
-        answer = future.result() if future.done() else await asyncio.shield(future)
+        # `setdefault` hashes the items once, where looking first would do it twice.
+        while (known := self._answers.setdefault(key, own)) is not own:
+            if not known[1].done():
+                await asyncio.wait({known[1]})
+            if not known[1].cancelled():
+                return self._told(question, *known)
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._asking.add(task)
+        try:
+            answer = await self._inner.answer(question)
+        except BaseException:
+            del self._answers[key]
+            own[1].cancel()  # whoever waits asks for itself
+            raise
+        finally:
+            self._asking.discard(task)
+        own[1].set_result(answer)
+        return answer
+
+    def _told(self, question: Question, asked: Question, future: asyncio.Future[Answer]) -> Answer:
+        answer = future.result()
         return answer if asked.items == question.items else _reindexed(cast(Choice, answer), asked, question)
+
+    async def stop(self) -> None:
+        """Ends the questions that are still being asked: after an error nobody waits for them."""
+        rest = self._asking - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest)
 
     def answered(self) -> dict[Question, Answer]:
         """All questions that were answered, as they were asked."""

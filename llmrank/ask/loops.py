@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ class Clients:
         if client is None:
             client = self._open[loop] = self._make()
             self._guards[loop] = _begun(_guard(client))
+        client.revive()
         return client
 
     async def aclose(self) -> None:
@@ -47,11 +49,13 @@ class Background:
         self._lock = threading.Lock()
         self._stop: Callable[[], object] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of the coroutine; connections last from one call to the next."""
         with self._lock:
-            if self._loop is None:
+            if self._loop is None or self._process != os.getpid():  # a forked child has the loop but not its thread
+                self._process = os.getpid()
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=_serve, args=(self._loop,), name="llmrank", daemon=True).start()
                 # Also when it is forgotten, and at the interpreter's end.

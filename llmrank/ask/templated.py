@@ -14,7 +14,7 @@ from llmrank.llm.types import About, Reply, Request, Sampling, capabilities_of
 from llmrank.questions import Answer, Question, failed, unasked
 from llmrank.templates import Rendered, Shown, Template
 from llmrank.templates.fitting import EstimatedTokens, TokenCounter, fit
-from llmrank.templates.prepare import safe
+from llmrank.templates.prepare import safe, safe_values
 
 PER_MESSAGE = 16  # tokens that a chat template may add around a message
 
@@ -65,9 +65,9 @@ class TemplateAsk(Ask):
         self._manner = manner
         self.template = manner.template
         self._query = query
-        self._shown_query = Query(
-            query.id, *map(safe, (query.text, query.description, query.narrative, query.instruction))
-        )
+        self._names_items = self.template.question != "grade"
+        told = (query.text, query.description, query.narrative, query.instruction)
+        self._shown_query = Query(query.id, *map(self._safe, told))
         self._tally = tally
         self._sample = sample
         self._prepared: dict[str, Prepared] = {}
@@ -78,11 +78,16 @@ class TemplateAsk(Ask):
         self._grades = tuple(header.labels.items()) if header.labels else _ends(header.range)
 
     async def answer(self, question: Question) -> Answer:
-        request = self.request(question)
-        if isinstance(request, Request):
-            answer, reused = await self._ask(request, question)
-        else:
-            answer, reused = request, False
+        prompts = self._manner.client.prompts
+        await prompts.acquire(self._tally.remaining)  # a prompt is made when its turn is near, not before
+        try:
+            request = self.request(question)
+            if isinstance(request, Request):
+                answer, reused = await self._ask(request, question)
+            else:
+                answer, reused = request, False
+        finally:
+            prompts.release()
         self._tally.answered(answer, reused)
         return answer
 
@@ -159,15 +164,24 @@ class TemplateAsk(Ask):
             rendered = self._render(documents, prepared, texts)
             if _size(rendered) <= room:  # bytes bound tokens from above: nothing need be counted
                 return rendered
-        fitted = self._fitted(documents, texts, room)
-        return None if fitted is None else self._render(documents, prepared, fitted)
+        spare = 0
+        for _ in range(2):  # a template may show a text twice, or metadata: then the excess is taken off as well
+            fitted = self._fitted(documents, texts, room - spare)
+            if fitted is None:
+                return None
+            rendered = self._render(documents, prepared, fitted)
+            excess = sum(manner.counter.count(text) + PER_MESSAGE for text in _texts(rendered)) - room
+            if excess <= 0:
+                return rendered
+            spare += 2 * excess
+        return None
 
     def _render(self, documents: Sequence[Document], prepared: Sequence[Prepared], texts: Sequence[str]) -> Rendered:
         if self.template.verbatim:
             return self.template.filled(self._shown_query, texts)
         names = self.template.identifiers(len(documents))
         together = zip(names, texts, prepared, documents, strict=True)
-        shown = [Shown(name, text, p.title, d.score, d.metadata) for name, text, p, d in together]
+        shown = [Shown(name, text, p.title, d.score, safe_values(d.metadata)) for name, text, p, d in together]
         return self.template.prompt(self._shown_query, shown)
 
     def _fitted(self, documents: Sequence[Document], texts: list[str], room: int) -> list[str] | None:
@@ -187,11 +201,13 @@ class TemplateAsk(Ask):
         return fitted
 
     def _prepare(self, document: Document) -> Prepared:
-        title, text = safe(document.title) if document.title else "", safe(document.text)
-        if title:
-            text = f"{title}\n{text}"
+        title = self._safe(document.title) if document.title else ""
+        text = self._safe(f"{document.title}\n{document.text}" if title else document.text)
         prepared = self._prepared[document.id] = Prepared(text, title, len(text.encode()))
         return prepared
+
+    def _safe(self, text: str) -> str:
+        return safe(text, identifiers=self._names_items)
 
     def _capped(self, document: Document, prepared: Prepared, cap: int) -> str:
         if prepared.size <= cap or self._count(document, prepared.text) <= cap:

@@ -66,6 +66,8 @@ class VirtualLoop(_Loop):  # type: ignore[misc]
         self._ready.append(handle)
         return handle
 
+    call_soon_threadsafe = call_soon  # there is one thread
+
     def call_later(
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import contextlib
+import threading
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -35,14 +37,18 @@ class Amount(NamedTuple):
 
 @dataclass(slots=True)
 class Budget:
-    """What one invocation may spend. `spent` is settled, `reserved` is in flight; their sum never passes the limit."""
+    """What one invocation may spend. `spent` is settled, `reserved` is in flight; their sum never passes the limit.
+
+    One budget may serve clients on several event loops and in several threads.
+    """
 
     limit: Amount
     spent: Amount = Amount()
     reserved: Amount = Amount()
     ended: str | None = None
     """The limit that ended the job, in words, once there is one."""
-    _changed: asyncio.Event | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -55,26 +61,30 @@ class Budget:
 
     async def reserve(self, amount: Amount) -> bool:
         """Sets the amount aside; False where it does not fit even when everything in flight has been settled."""
-        while self.ended is None:
-            wanted = self.spent.plus(amount)
-            if not wanted.within(self.limit):
-                self.ended = self._reason(wanted)
-                break
-            if wanted.plus(self.reserved).within(self.limit):
-                self.reserved = self.reserved.plus(amount)
-                return True
-            if self._changed is None:
-                self._changed = asyncio.Event()
-            await self._changed.wait()
-        return False
+        while True:
+            with self._lock:
+                if self.ended is not None:
+                    return False
+                wanted = self.spent.plus(amount)
+                if not wanted.within(self.limit):
+                    self.ended = self._reason(wanted)
+                    return False
+                if wanted.plus(self.reserved).within(self.limit):
+                    self.reserved = self.reserved.plus(amount)
+                    return True
+                changed = asyncio.Event()
+                self._waiting.append((asyncio.get_running_loop(), changed))
+            await changed.wait()
 
     def settle(self, reserved: Amount, actual: Amount) -> None:
         """Replaces a reservation by what it came to; never less than one call where one was sent."""
-        self.reserved = self.reserved.plus(reserved, -1)
-        self.spent = self.spent.plus(actual)
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        with self._lock:
+            self.reserved = self.reserved.plus(reserved, -1)
+            self.spent = self.spent.plus(actual)
+            waiting, self._waiting = self._waiting, []
+        for loop, changed in waiting:
+            with contextlib.suppress(RuntimeError):  # a loop that was closed meanwhile waits for nothing
+                loop.call_soon_threadsafe(changed.set)
 
     def _reason(self, wanted: Amount) -> str:
         if wanted.calls > self.limit.calls:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llmrank.errors import InputError, LlmrankError
 from llmrank.llm.budget import Amount, Budget, Price
 from llmrank.llm.ledger import Ledger, Row
 from llmrank.llm.limits import Rate, Slots
-from llmrank.llm.types import Backend, Failure, Reply, Request, identity_of, ledger_key
+from llmrank.llm.types import FAILURES, Backend, Failure, Reply, Request, identity_of, ledger_key
+from llmrank.questions import Token
 
 LONGEST_RETRY_AFTER = 300.0  # seconds; a server that wants a longer pause has in effect refused
+AHEAD = 3  # prompts that are made and not answered, for each slot, at most
+LEAST_LOGPROB = -9999.0
 
 
 class BackendRefused(LlmrankError):
@@ -75,15 +79,16 @@ class Client:
     def __post_init__(self) -> None:
         self.identity = identity_of(self.backend)
         if self.model_id:
-            self.identity = self.identity._replace(model=self.model_id)
-        own: Ledger | None = getattr(self.backend, "ledger", None)  # a replayed ledger is the only one looked into
-        self.ledger = own or self.ledger
+            # What a simulated judge answers hangs on its parameters, whatever it is called.
+            told = f"{self.identity.model}&id={self.model_id}" if self.identity.kind == "simulated" else self.model_id
+            self.identity = self.identity._replace(model=told)
         if self.budget is not None and self.budget.limit.cost != float("inf") and self.price is None:
             raise InputError(
                 "--max-cost needs to know what the model costs: give --price IN,OUT in USD per million tokens"
             )
         self.origin: str = getattr(self.backend, "origin", "")
         self.slots = Slots(self.concurrency)
+        self.prompts = Slots(AHEAD * self.concurrency)
         self._requests = Rate(self.rpm) if self.rpm else None
         self._tokens = Rate(self.tpm) if self.tpm else None
         self._flying: dict[bytes, asyncio.Future[Exchange]] = {}
@@ -153,8 +158,9 @@ class Client:
         outcome = await self._attempt(request, spent)
         if isinstance(outcome, Failure) and self._worth_retrying(outcome) and self.retries > 0:
             outcome = await self._retried(request, outcome, spent)
-        if isinstance(outcome, Failure) and outcome.fatal:
-            self.refused = BackendRefused(f"{self.origin or self.identity.model}: {outcome}")
+        if isinstance(outcome, Failure) and (outcome.fatal or (outcome.retry_after or 0) > LONGEST_RETRY_AFTER):
+            pause = f"; it asks for a pause of {outcome.retry_after:.0f} s" if outcome.retry_after else ""
+            self.refused = BackendRefused(f"{self.origin or self.identity.model}: {outcome}{pause}")
             raise self.refused
         return outcome, len(spent), sum(spent) if self.price is not None else None
 
@@ -201,6 +207,8 @@ class Client:
         finally:
             actual = self._actual(outcome, most)
             spent.append(actual.cost)
+            if self._tokens is not None:
+                self._tokens.give(most.tokens - actual.tokens)
             if self.budget is not None:
                 self.budget.settle(most, actual)
         return outcome
@@ -215,8 +223,13 @@ class Client:
             return Failure("connection", type(error).__name__)
         except LlmrankError:
             raise
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            return Failure("connection", "the backend cancelled it")
         except Exception as error:  # a user's own backend may raise anything: a value of ours from here on
             return Failure("backend-error", f"{type(error).__name__}: {error}")
+        outcome = storable(outcome)
         if isinstance(outcome, Failure) and outcome.retry_after and outcome.retry_after <= LONGEST_RETRY_AFTER:
             now = asyncio.get_running_loop().time()
             self._paused_until = max(self._paused_until, now + outcome.retry_after)
@@ -246,6 +259,12 @@ class Client:
             totals.cost = (totals.cost or 0.0) + actual.cost
         return actual
 
+    def revive(self) -> None:
+        """Lets a client that was refused try again once nothing of it is under way: the server may be back."""
+        if self.refused is not None and not self._flying:
+            self.refused = None
+            self._proven = not getattr(self.backend, "remote", False)
+
     async def aclose(self) -> None:
         """Closes the backend's connections and commits what the ledger still holds."""
         close: Callable[[], object] | None = getattr(self.backend, "aclose", None)
@@ -255,6 +274,30 @@ class Client:
                 await closing
         if self.ledger is not None:
             self.ledger.close()
+
+
+def storable(outcome: Any) -> Reply | Failure:
+    """What a backend gave, as the ledger can keep it: so that a reply read again is the reply that was read."""
+    if isinstance(outcome, Failure):
+        return outcome if outcome.kind in FAILURES else Failure("backend-error", f"{outcome.kind}: {outcome.detail}")
+    if not isinstance(outcome, Reply):
+        return Failure("backend-error", f"it gave {type(outcome).__name__}, neither Reply nor Failure")
+    if not isinstance(outcome.text, str):
+        outcome.text = "" if outcome.text is None else str(outcome.text)
+    if not outcome.text.isascii():
+        outcome.text = outcome.text.encode(errors="replace").decode()
+    if outcome.tokens and any(
+        not math.isfinite(p) for t in outcome.tokens for p in (t.logprob, *(p for _, p in t.top))
+    ):
+        outcome.tokens = tuple(
+            Token(t.text, _logprob(t.logprob), tuple((w, _logprob(p)) for w, p in t.top if p == p))
+            for t in outcome.tokens
+        )
+    return outcome
+
+
+def _logprob(value: float) -> float:
+    return max(value, LEAST_LOGPROB) if value == value and value != math.inf else LEAST_LOGPROB
 
 
 def _pause(outcome: Reply | Failure | None, attempts: int) -> float:

@@ -24,6 +24,7 @@ APPLICATION_ID = 0x4C4C4D52  # "LLMR", in the header of the file: tells a ledger
 SCHEMA_VERSION = 1
 GROUP_SECONDS = 0.002  # how long a reply waits for others to be committed with
 LOCKED_SECONDS = 0.01  # how long to wait before trying again while another process writes
+LOCKED_LONGEST = 60.0  # how long to go on with that
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
     key BLOB PRIMARY KEY,      -- sha256 of `request`
@@ -60,6 +61,7 @@ class Ledger:
         self.path = Path(path)
         self._pending: list[tuple[Row, bool, asyncio.Future[None]]] = []
         self._flushing: asyncio.TimerHandle | None = None
+        self._locked_since: float | None = None
         self._db = _open(self.path, read_only)
         # Readers may wait for a moment (a crashed writer's log is being recovered); a writer must not block the loop.
         self._writer = self._db if read_only else sqlite3.connect(self.path, isolation_level=None, timeout=0)
@@ -92,12 +94,18 @@ class Ledger:
             if not _locked(error):
                 _fail(group, error, self.path)
                 return
+            now = loop.time()
+            self._locked_since = self._locked_since or now
+            if now - self._locked_since > LOCKED_LONGEST:
+                _fail(group, error, self.path)
+                return
             self._pending = group + self._pending
             self._flushing = loop.call_later(LOCKED_SECONDS, self._flush, loop)
             return
         except sqlite3.DatabaseError as error:
             _fail(group, error, self.path)
             return
+        self._locked_since = None
         for _, _, done in group:
             if not done.done():
                 done.set_result(None)
@@ -148,7 +156,7 @@ class Ledger:
         self._patiently(lambda: self._writer.execute("VACUUM"))
 
     def _patiently(self, action: Any) -> Any:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LOCKED_LONGEST
         while True:
             try:
                 return action()
@@ -225,10 +233,12 @@ def _create(db: sqlite3.Connection) -> None:
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
+    db.execute("BEGIN")  # all of one moment: another process may be making the file just now
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
+    db.execute("COMMIT")
     if application != APPLICATION_ID:
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables:
             raise LedgerError(f"{path}: this SQLite file is no llmrank ledger; name another with --ledger")
         _create(db)  # another process made the file a moment ago and has not filled it yet

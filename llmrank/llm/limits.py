@@ -71,3 +71,7 @@ class Rate:
         self._available -= units
         if self._available < 0:
             await asyncio.sleep(-self._available / self.per_second)
+
+    def give(self, units: float) -> None:
+        """Gives back what was taken and not needed after all."""
+        self._available += units

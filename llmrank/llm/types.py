@@ -211,6 +211,11 @@ def identity_of(backend: Backend) -> Identity:
     return own if isinstance(own, Identity) else Identity(type(backend).__name__, str(getattr(backend, "model", "")))
 
 
+def is_named(backend: Backend) -> bool:
+    """Whether the backend says which model it is, so that its replies can be told from others'."""
+    return isinstance(getattr(backend, "identity", None), Identity) or bool(getattr(backend, "model", ""))
+
+
 def capabilities_of(backend: Backend) -> frozenset[str]:
     """What the backend says it can answer: its `capabilities`, else text alone."""
     return frozenset(getattr(backend, "capabilities", ("text",)))

@@ -24,6 +24,7 @@ from llmrank.rerank.stream import stream
 from llmrank.settings import Settings
 from llmrank.templates import Template, load
 
+DEFAULT_CONTEXT = 32_768  # tokens, where nothing tells how many the model takes
 Texts = Sequence["str | Document"]
 
 
@@ -57,8 +58,8 @@ class Reranker:
         self.template = template if isinstance(template, Template) else load(template or self.method.template)
         self.backend = open_backend(backend, base_url=self.settings.base_url) if isinstance(backend, str) else backend
         self._check_fit()
-        made_from, model = self.settings, self.backend
-        self._clients = Clients(lambda: made_from.client(model))  # it must not hold on to this object
+        made_from, model, budget = self.settings, self.backend, self.settings.budget()
+        self._clients = Clients(lambda: made_from.client(model, budget))  # it must not hold on to this object
         self._background = Background(self._clients)
 
     def rank(self, query: str | Query, documents: Texts) -> Ranking:
@@ -83,7 +84,7 @@ class Reranker:
     ) -> AsyncIterator[tuple[int, Ranking]]:
         """`astream`, each ranking with the place of its request, from 0."""
         taken = (r if isinstance(r, Candidates) else candidates(*r) for r in requests)
-        async for numbered in stream(taken, self.rank_one, self.client().slots):
+        async for numbered in stream(taken, self.rank_one, self.client().prompts, self._asks_much_at_once):
             yield numbered
 
     async def rank_one(self, request: Candidates) -> Ranking:
@@ -98,7 +99,11 @@ class Reranker:
         manner = self.manner(self.client())
         asks = [TemplateAsk(manner, request.query, tally, sample=i) for i in range(samples)]
         remembered = Remember(asks[0] if samples == 1 else Sampled(asks))
-        ranked = await self.run_strategy(head, remembered)
+        try:
+            ranked = await self.run_strategy(head, remembered)
+        except BaseException:
+            await remembered.stop()
+            raise
 
         def again() -> int:
             return rounds_of(lambda ask: self.run_strategy(head, Remember(ask)), OneUnitEach(remembered.answered()))
@@ -131,13 +136,17 @@ class Reranker:
             ask = BothOrders(ask) if self.options.get("swap", True) else OneOrder(ask)
         return await self.method.run(documents, ask, self.options, seed=self.settings.seed)
 
+    def _asks_much_at_once(self, request: Candidates) -> bool:
+        calls, rounds = self.method.expected(min(len(request.documents), self.depth or 10**9), self.options)
+        return _middle(calls) > 2 * _middle(rounds)
+
     def manner(self, client: Client) -> Manner:
         """How this job puts its questions."""
         settings = self.settings
         return Manner(
             template=self.template,
             client=client,
-            context=settings.context,
+            context=settings.context or DEFAULT_CONTEXT,
             passage_tokens=settings.passage_tokens,
             temperature=settings.temperature,
             max_completion_tokens=settings.max_completion_tokens,

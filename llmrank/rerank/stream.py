@@ -6,70 +6,78 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from llmrank.errors import LlmrankError
 from llmrank.llm.limits import Slots
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-AHEAD = 3  # requests in flight and waiting, for each slot, above which no further query is begun
-MOST = 8  # queries begun and not done, for each slot, at most
+MOST = 3  # queries begun and not done, or done and not taken, for each place in the queue of prompts, at most
+TURNS = 6  # turns of the loop until the questions of a query that has just begun have all come up
 
 
 async def stream(
-    requests: Iterable[In], work: Callable[[In], Awaitable[Out]], slots: Slots
+    requests: Iterable[In],
+    work: Callable[[In], Awaitable[Out]],
+    prompts: Slots,
+    several: Callable[[In], bool] = lambda request: False,
 ) -> AsyncIterator[tuple[int, Out]]:
-    """(place, result) of each request as it is done. The first error ends everything that runs, and is raised."""
+    """(place, result) of each request as it is done. The first error ends everything that runs, and is raised.
+
+    A further request is begun while the queue of prompts has room; `several` tells those that ask much at once.
+    """
     done: asyncio.Queue[tuple[int, Out] | None] = asyncio.Queue()
     running: set[asyncio.Task[None]] = set()
-    wake = asyncio.Event()
-    slots.when_below(AHEAD * slots.size, wake.set)
+    errors: list[BaseException] = []
+    wake, most = asyncio.Event(), MOST * prompts.size
+    prompts.when_below(prompts.size, wake.set)
+
+    def full() -> bool:
+        return done.qsize() > most or (bool(running) and (prompts.load >= prompts.size or len(running) >= most))
 
     async def one(place: int, request: In) -> None:
         done.put_nowait((place, await work(request)))
 
-    def ended(task: asyncio.Task[None]) -> None:
-        running.discard(task)
-        wake.set()
-        if not task.cancelled() and task.exception() is not None and not feeding.done():
-            feeding.cancel()
-            errors.append(task.exception())  # type: ignore[arg-type]
-            done.put_nowait(None)
-
     async def feed() -> None:
         for place, request in enumerate(requests):
-            while running and (
-                slots.load >= AHEAD * slots.size
-                or len(running) >= MOST * slots.size
-                or done.qsize() > MOST * slots.size
-            ):
+            while full():
                 wake.clear()
                 await wake.wait()
             task = asyncio.create_task(one(place, request))
             running.add(task)
             task.add_done_callback(ended)
-            if len(running) > slots.size:
-                await asyncio.sleep(0)  # lets it ask, so that the load is known before the next one is begun
+            # Lets it ask, so that the load is known before the next one is begun.
+            for _ in range(TURNS if several(request) else len(running) > prompts.size // MOST):
+                await asyncio.sleep(0)
         while running:
             await asyncio.wait(set(running))
         done.put_nowait(None)
 
-    def fed(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:  # the requests themselves could not be read
-            errors.append(task.exception())  # type: ignore[arg-type]
+    def ended(task: asyncio.Task[None]) -> None:
+        running.discard(task)
+        wake.set()
+        stop(task)
+
+    def stop(task: asyncio.Task[None]) -> None:
+        """Ends everything where a task failed, or was cancelled by something else than this."""
+        error = LlmrankError("a question was cancelled by its backend") if task.cancelled() else task.exception()
+        if error is not None and not errors:
+            errors.append(error)
+            feeding.cancel()
             done.put_nowait(None)
 
-    errors: list[BaseException] = []
     feeding = asyncio.create_task(feed())
-    feeding.add_done_callback(fed)
+    feeding.add_done_callback(stop)
     try:
         while (result := await done.get()) is not None:
             yield result
-            if done.qsize() <= MOST * slots.size:
+            if done.qsize() <= most:
                 wake.set()
         if errors:
             raise errors[0]
     finally:
-        slots.when_below(0, None)
+        errors.append(LlmrankError("ended"))  # what is cancelled from here on is no error
+        prompts.when_below(0, None)
         for task in (feeding, *running):
             task.cancel()
         await asyncio.gather(feeding, *running, return_exceptions=True)

@@ -57,6 +57,10 @@ def verbatim(tree: nodes.Template) -> bool:
 
 
 def _verbatim(node: nodes.Node, subjects: set[str], listed: set[str]) -> bool:
+    if isinstance(node, nodes.FilterBlock | nodes.AssignBlock | nodes.Macro):
+        return False  # these take what was rendered within them and may change it
+    if isinstance(node, nodes.CallBlock) and not isinstance(node.call.node, nodes.ExtensionAttribute):
+        return False
     if isinstance(node, nodes.For) and _over_documents(node):
         parts = [*node.body, *node.else_, *filter(None, [node.test])]
         return all(_verbatim(part, subjects, listed) for part in parts)

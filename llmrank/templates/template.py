@@ -199,14 +199,23 @@ class Template:
     def _check(self) -> None:
         """Renders it once with made-up documents, so that what is wrong in it shows when it is loaded."""
         n = {"grade": 1, "compare": 2}.get(self.question, 3)
-        shown = [Shown(i, "text", "title") for i in self.identifiers(n)]
+        shown = [Shown(i, "text", "title", 1.0, _AnyMetadata()) for i in self.identifiers(n)]
         messages = self._run(Query("q", "query"), shown)
         if not messages:
             raise TemplateError(
                 f'{self.origin}: there is no {{% message "user" %}} block (or the header lacks raw: true)'
             )
+        if messages[-1][0] == "assistant" and "prefill" not in self.header.needs:
+            raise TemplateError(f"{self.origin}: it ends in an assistant message; say so with needs: [text, prefill]")
         if not any(content.strip() for _, content in messages):
             raise TemplateError(f"{self.origin}: the prompt is empty")
+
+
+class _AnyMetadata(dict[str, str]):
+    """Has whatever a template asks for."""
+
+    def __missing__(self, key: str) -> str:
+        return "value"
 
 
 @lru_cache(maxsize=256)

@@ -276,7 +276,7 @@ def test_a_job_killed_at_any_moment_is_finished_without_asking_twice(tmp_path: P
     def command(url: str, name: str) -> list[str]:
         flags = ["--requests", str(path), "--output", str(tmp_path / name), "--backend", "openai:m", "--base-url", url]
         flags += ["--ledger", str(tmp_path / f"{name}.ledger"), "--concurrency", str(concurrency), "--quiet"]
-        return [sys.executable, "-m", "llmrank.cli.main", "rerank", *flags]
+        return [sys.executable, "-m", "llmrank", "rerank", *flags]
 
     with Stub(by_worth) as stub:
         subprocess.run(command(stub.url, "undisturbed"), check=True)

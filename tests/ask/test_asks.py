@@ -186,3 +186,25 @@ def test_samples_need_a_temperature() -> None:
 def test_samples_that_agree_change_nothing(order: list[int]) -> None:
     answer = Order(permutation=tuple(order))
     assert virtually(Sampled([Fixed(answer)] * 3).answer(Question("order", tuple(range(6))))) == answer
+
+
+def test_when_the_first_asker_fails_the_next_asks_for_itself() -> None:
+    times = 0
+
+    class Once(Ask):
+        async def answer(self, question: Question) -> Answer:
+            nonlocal times
+            times += 1
+            await asyncio.sleep(1)
+            if times == 1:
+                raise ZeroDivisionError
+            return Grade(value=1.0)
+
+    ask = Remember(Once())
+
+    async def work() -> list[Any]:
+        return [*await asyncio.gather(ask.grade(1), ask.grade(1), return_exceptions=True), await ask.grade(1)]
+
+    first, second, third = virtually(work())
+    assert isinstance(first, ZeroDivisionError)
+    assert (second.value, third.value, times) == (1.0, 1.0, 2)

@@ -16,6 +16,7 @@ from llmrank.llm.client import BackendRefused, Client
 from llmrank.llm.ledger import Ledger
 from llmrank.llm.limits import Rate, Slots
 from llmrank.llm.types import Failure, Reply, Request, Sampling
+from llmrank.questions import Token
 
 T = TypeVar("T")
 
@@ -172,9 +173,9 @@ def test_a_named_pause_is_kept_by_all_requests() -> None:
 
 def test_a_pause_of_an_hour_is_a_refusal() -> None:
     model = Model(lambda *_: Failure("rate-limited", "", 3600.0))
-    exchange, seconds = virtually(Client(model).ask(request("a")))
-    assert exchange.calls == 1
-    assert seconds < 10
+    with pytest.raises(BackendRefused, match="it asks for a pause of 3600 s"):
+        virtually(Client(model).ask(request("a")))
+    assert model.asked == ["a"]
 
 
 def test_a_stalled_reply_times_out() -> None:
@@ -346,3 +347,42 @@ def test_replies_from_another_address_are_used_and_told(tmp_path: Path) -> None:
     client = asyncio.run(ask("http://two/v1"))
     assert client.totals.reused == 1
     assert client.totals.other_origins == {"http://one/v1"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [None, "text", 7, Failure("oops", "x"), object()],
+)
+def test_what_is_no_reply_is_a_typed_failure(given: Any) -> None:
+    exchange, _ = virtually(Client(Model(lambda *_: given)).ask(request("a")))
+    assert exchange.failure is not None
+    assert exchange.failure.kind == "backend-error"
+
+
+def test_a_reply_read_again_is_the_reply_that_was_read(tmp_path: Path) -> None:
+    """Lone surrogates and infinite log-probabilities cannot be stored; they are mended before anyone reads them."""
+    tops = (("a", 0.0), ("b", float("-inf")), ("c", float("nan")))
+
+    async def twice() -> list[Any]:
+        backend = Model(lambda *_: Reply("\ud800 ok", tokens=(Token("a", float("nan"), tops),)), 0)
+        client = Client(backend, ledger=Ledger(tmp_path / "l"))
+        return [(await client.ask(request("a"))).reply for _ in range(2)]
+
+    first, second = asyncio.run(twice())
+    assert (first.text, first.tokens) == (second.text, tuple(second.tokens))
+    assert first.text == "? ok"
+    assert first.tokens == (Token("a", -9999.0, (("a", 0.0), ("b", -9999.0))),)
+
+
+def test_a_server_that_is_back_is_asked_again() -> None:
+    model = Model(lambda text, times: Failure("unreachable") if text == "a" else echo(text, times))
+    client = Client(model, retries=0)
+
+    async def work() -> Any:
+        with pytest.raises(BackendRefused):
+            await client.ask(request("a"))
+        client.revive()
+        return await client.ask(request("b"))
+
+    exchange, _ = virtually(work())
+    assert exchange.reply.text == "B"

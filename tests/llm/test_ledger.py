@@ -197,3 +197,46 @@ def test_rows_can_be_removed_and_added(tmp_path: Path) -> None:
     assert ledger.delete("created < ?", (time.time(),)) == 3
     ledger.compact()
     assert list(ledger.rows()) == []
+
+
+def _open_new(path: Path) -> None:
+    Ledger(path).close()
+
+
+def test_many_processes_may_make_the_file_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for turn in range(5):
+        openers = [context.Process(target=_open_new, args=(tmp_path / f"l{turn}",)) for _ in range(6)]
+        for opener in openers:
+            opener.start()
+        for opener in openers:
+            opener.join()
+        assert [opener.exitcode for opener in openers] == [0] * 6
+
+
+def test_a_lock_that_is_never_given_back_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "l"
+    put_all(path, [])
+    monkeypatch.setattr("llmrank.llm.ledger.LOCKED_LONGEST", 0.05)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LedgerError, match=r"cannot be used .*locked"):
+        put_all(path, [row("a")])
+    other.close()
+
+
+def test_a_backend_that_does_not_say_what_it_is_has_no_ledger(tmp_path: Path) -> None:
+    from llmrank.settings import Settings
+
+    class Unnamed:
+        async def complete(self, request: object) -> Reply:
+            return Reply("")
+
+    class Named(Unnamed):
+        model = "m"
+
+    settings = Settings.of(ledger=str(tmp_path / "l"))
+    assert settings.open_ledger(Unnamed()) is None  # type: ignore[arg-type]
+    assert settings.open_ledger(Named()) is not None  # type: ignore[arg-type]
+    named = Settings.of(ledger=str(tmp_path / "l"), model_id="mine")
+    assert named.open_ledger(Unnamed()) is not None  # type: ignore[arg-type]

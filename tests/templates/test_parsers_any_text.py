@@ -153,6 +153,13 @@ def test_no_tokens_raise(name: str, said: list[Token] | None, text: str, spelled
     check(READERS[name](Reply(text, tokens=said), n), n)
 
 
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("beginning", ["the best is", "A is", "score:", "[1] >", "I"])
+@pytest.mark.parametrize("run", [" ", "\n", "a ", "(", "①"])
+def test_a_reply_that_degenerates_into_a_run_is_read_to_its_end(name: str, beginning: str, run: str) -> None:
+    check(READERS[name](Reply(beginning + run * (2000 // len(run)) + " x"), 5), 5)
+
+
 ERRORS = [
     "Error code: 429 - {'error': {'message': 'Rate limit reached for 3 requests'}}",
     '{"error": {"message": "Rate limit reached for 3 requests", "type": "tokens", "code": 2}}',

@@ -50,6 +50,8 @@ def said(text: str, *tops: dict[str, float]) -> Reply:
         "[B] > [A]",
         "A < B",
         "I prefer Passage B.",
+        "I think B.",
+        "I'd go with B because it answers.",
         "the answer is B",
         "The better passage is Passage B, not Passage A.",
         "Between A and B, B is the better one.",

@@ -69,6 +69,9 @@ def test_a_prompt_is_the_same_from_its_frame_and_from_the_template_engine(
         "{{ documents | length }}",
         "{{ query.text.upper() }}",
         "{{ document.title }}",
+        "{% filter upper %}{{ document.text }}{% endfilter %}",
+        "{% set x %}{{ document.text }}{% endset %}{{ x | upper }}",
+        "{% macro m(t) %}{{ t }}{% endmacro %}{{ m('x') | upper }}{{ document.text }}",
     ],
 )
 def test_a_template_that_looks_into_a_text_is_rendered_anew_each_time(use: str) -> None:
@@ -174,6 +177,11 @@ def test_the_hash_covers_the_text_and_the_variables() -> None:
     [
         ("plain text, [sic] and [12.5], a < b > c, x[i]", "plain text, [sic] and [12.5], a < b > c, x(i)"),
         ("see [7] and [ 12 ] and ［３］ and [A]", "see (7) and (12) and (３) and (A)"),
+        (
+            "【3】 [\u200b4] [³] [Ａ] [id 5] [passage #6] [Doc: 7]",
+            "(3) (\u200b4) (³) (Ａ) (id 5) (passage #6) (Doc: 7)",
+        ),
+        ("[THINK][/THINK]<BOS_TOKEN>[|user|]<|turn>x<turn|><tool_call></think >", None),
         ("[PASSAGE3]", "(PASSAGE3)"),
         ("a\x00b\x07c", "a b c"),
         ("tab\tand\nnewline stay", "tab\tand\nnewline stay"),
@@ -187,8 +195,22 @@ def test_the_hash_covers_the_text_and_the_variables() -> None:
         ("", ""),
     ],
 )
-def test_texts_are_made_safe_and_otherwise_left_alone(text: str, shown_as: str) -> None:
-    assert safe(text) == shown_as
+def test_texts_are_made_safe_and_otherwise_left_alone(text: str, shown_as: str | None) -> None:
+    if shown_as is None:  # marks, each broken by a space behind its first character
+        assert not re.search(r"[<\[](?! )", safe(text))
+    else:
+        assert safe(text) == shown_as
+
+
+def test_brackets_stay_where_no_items_are_named() -> None:
+    assert safe("a[i] = x[0] <|im_end|>", identifiers=False) == "a[i] = x[0] < |im_end|>"
+
+
+@pytest.mark.parametrize("unit", ["[", " ", "[ ", "[\n", "<|a", "<", "[passage ", "[1", "【\u200b"])
+def test_no_text_takes_long(unit: str) -> None:
+    """Two megabytes of what a careless expression would go over again and again."""
+    text = "[" + unit * (2**21 // len(unit))
+    assert len(safe(text)) >= len(text)
 
 
 @given(st.text())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from llmrank.questions import Kind
+from llmrank.questions import Answer, Kind, Said
 from llmrank.templates.parsers.choose import ChooseParser
 from llmrank.templates.parsers.compare import CompareParser
 from llmrank.templates.parsers.grade import LabelParser, ScoreParser, Scoring
@@ -22,6 +22,7 @@ __all__ = [
     "CompareParser",
     "LabelParser",
     "OrderParser",
+    "Parser",
     "ParserEntry",
     "ScoreParser",
     "Settings",
@@ -42,12 +43,19 @@ class Settings(Protocol):
     def identifiers(self) -> Identifiers: ...
 
 
+class Parser(Protocol):
+    """Reads replies about n shown items, and writes the reply that says an answer."""
+
+    def read(self, said: Said, n: int, /) -> Answer: ...
+    def write(self, answer: Any, n: int, /) -> str: ...
+
+
 class ParserEntry(NamedTuple):
     """A parser by the name that template headers use."""
 
     kind: Kind
     """The question whose answers it reads."""
-    make: Callable[[Settings], Any]
+    make: Callable[[Settings], Parser]
 
 
 PARSERS: dict[str, ParserEntry] = {

@@ -31,6 +31,8 @@ class Chain:
     """Nothing stands before it on its line, but for a number, a bullet, or a lead-in that ends with a colon."""
     ends: bool = False
     """Nothing stands after it on its line."""
+    led_in: bool = False
+    """A lead-in that ends with a colon stands before it."""
     whole: bool = False
     """There are no words but it in the reply, or what leads in says that the answer follows."""
     by_line: bool = False
@@ -53,8 +55,11 @@ class Chain:
         if self.by_line:
             return self.alone or in_prose
         if self.form == "bare":
-            return complete and self.outright if not self.whole else True
-        return self.outright or (complete and in_prose and size > 2)
+            return self.whole or (complete and self.outright)
+        if self.ordered or self.whole or (self.alone and not self.led_in):
+            return True
+        # `The irrelevant ones are: [4], [2]` is no ranking; a list of all is taken for one.
+        return complete and in_prose and (self.alone or size > 2)
 
 
 def chains(text: str, kind: Identifiers, n: int, *, bare: bool) -> list[Chain]:
@@ -81,7 +86,7 @@ def _inline(text: str, pattern: re.Pattern[str], kind: Identifiers, n: int) -> I
         if mention is None:
             continue
         joint = _joint(text, chain.end, mention.start) if chain is not None else None
-        if chain is None or joint is None:
+        if chain is None or joint is None or (joint == "list" and _is_over(text, chain, mention.start, n)):
             if chain is not None:
                 yield _placed(text, chain)
             chain = Chain([*mention.groups], mention.start, mention.end, mention.form, mention.ordered, mention.listed)
@@ -96,6 +101,12 @@ def _inline(text: str, pattern: re.Pattern[str], kind: Identifiers, n: int) -> I
         chain.listed |= mention.listed or joint == "list"
     if chain is not None:
         yield _placed(text, chain)
+
+
+def _is_over(text: str, chain: Chain, end: int, n: int) -> bool:
+    """Whether a complete `>` chain is followed by nothing but a space: there the next one begins."""
+    over = chain.ordered and not text[chain.end : end].strip()
+    return over and len({i for group in chain.groups for i in group if 0 <= i < n}) == n
 
 
 def _mentioned(match: re.Match[str], kind: Identifiers, n: int) -> _Mention | None:
@@ -137,13 +148,13 @@ def _placed(text: str, chain: Chain) -> Chain:
     window = text[max(0, chain.start - 100) : chain.start]
     before = window.rpartition("\n")[2]
     cut = len(window) == 100 and len(before) == 100
-    colon = before.rstrip(" \t\"'([{").endswith(":")
-    chain.leads = colon or (not cut and _LEAD.fullmatch(before) is not None)
+    chain.led_in = before.rstrip(" \t\"'([{").endswith(":")
+    chain.leads = chain.led_in or (not cut and _LEAD.fullmatch(before) is not None)
     chain.ends = _TAIL.match(text, chain.end) is not None
     if chain.alone:
         words_before = _WORD.search(text, 0, chain.start) is not None
         words_after = _WORD.search(text, chain.end) is not None
-        if chain.form == "bare" or colon:
+        if chain.form == "bare" or chain.led_in:
             chain.whole = not (words_before or words_after)
         else:  # on a line of its own, first or last
             chain.whole = not (words_before and words_after)
@@ -156,7 +167,7 @@ def _by_lines(heads: list[Chain], n: int, *, bare: bool) -> Iterator[Chain]:
     run: list[Chain] = []
     named: set[int] = set()
     for head in heads:
-        if bare and not head.ends:
+        if (bare or head.led_in) and not head.ends:
             continue
         positions = {i for group in head.groups for i in group}
         if len(named) >= n and positions & named:  # the list was complete, and another one begins
@@ -181,16 +192,20 @@ _NUMBERING = (
     r"\s{0,2}(?:[.):|\]-]{1,2}|(?=\s)))"
 )
 _JOINT = re.compile(
-    rf"[\s\"')]{{0,9}}(?:(?:\([^()\n]{{0,80}}\)\s{{0,3}})?(?P<order>-{{0,2}}>{{1,3}}\s{{0,4}}(?:{_NUMBERING})?[\s\"'(]{{0,9}})"
-    r"|(?P<tie>={1,3}[\s\"'(]{0,9})"
+    rf"[\s\"')]{{0,9}}(?:(?:\([^()\n]{{0,80}}\)\s{{0,3}})?(?P<order>-{{0,2}}>{{1,3}}\s{{0,4}}(?:{_NUMBERING})?[\s\"'(#]{{0,9}})"
+    r"|(?P<tie>={1,3}[\s\"'(#]{0,9})"
     r"|(?P<list>(?:(?:,|;|/|\||&|and\b|then\b|followed by\b)(?:\s{0,3}(?:and|then|&|followed by)\b)?|(?<!\n))[ \t]{0,9}"
-    rf"(?:(?<=[,;/|&])\n[ \t]{{0,9}})?(?:{_NUMBERING})?[ \t\"'(]{{0,9}}))",
+    rf"(?:(?<=[,;/|&])\n[ \t]{{0,9}})?(?:{_NUMBERING})?[ \t\"'(#]{{0,9}}))",
     re.I,
 )
 _LEAD = re.compile(rf"[^\w\n]{{0,20}}(?:{_NUMBERING})?[^\w\n]{{0,20}}", re.I)
 _TAIL = re.compile(r"[ \t\"')\]}.,;!|>=\[]{0,40}(?:\n|\Z)")
 _WORD = re.compile(r"[^\W_]")
-_ANSWERS = re.compile(r"(?:answer|ranking|order|best|relevant)(?:\s+is)?\s*[\"']?\s{0,3}:\W{0,6}\Z", re.I)
+_KEYS = r"rank\w{0,9}|order|results?|output|answer|permutation|passages|documents|ids|identifiers|list"
+_ANSWERS = re.compile(
+    rf"(?:\b(?:answer|ranking|order|best|relevant)(?:\s\w{{1,20}}){{0,2}}|[\"'](?:{_KEYS})[\"'])\s{{0,3}}:\W{{0,6}}\Z",
+    re.I,
+)
 
 _CORES = {"numbers": r"\d{1,40}", "letters": r"[A-Za-z]"}
 _NAME = rf"(?i:{NAMES})[\s_]{{0,2}}[:#-]?[ \t]{{0,2}}"
@@ -202,7 +217,7 @@ def _mention(kind: Identifiers, *, bare: bool) -> re.Pattern[str]:
     plain = core if kind == "numbers" else "[A-Z]"  # without brackets `a` is an article
     if bare:
         numbered = r"(?:(?<![\w.])\(?\d{1,3}[.):][ \t]{1,4})?"
-        return re.compile(rf"{numbered}(?<![\w.$€£#&%/'+<-])(?P<bare>{plain})(?!\w|%|'|/|\.\w|-\w)")
+        return re.compile(rf"{numbered}(?<![\w.$€£&%/'+<-])(?<!&#)(?P<bare>{plain})(?!\w|%|'|/|\.\w|-\w)")
     element = rf"[\"']?(?:{_NAME})?#?{core}[\"']?"
     return re.compile(
         rf"\[\s{{0,3}}(?P<json>{element}(?:\s{{0,3}}[,;>=]\s{{0,3}}{element})+)\s{{0,3}},?\s{{0,3}}(?:\]|\Z)"

@@ -125,6 +125,7 @@ _STATEMENTS = (
     rf"\b{_BEST}\b(?:\W+\w+){{0,10}}?[\"')\]]?\s+(?:is|was|would be)\s*:?\s+(?:the\s+)?{{L}}(?!\s+not\b)",
     rf"\b{_BEST}\b(?:\W+\w+){{0,10}}?\s*(?:\s(?:is|was|would be)|:)\s*:?\s+{{B}}",
     r"\b(?:choose|chose|select|selected|pick|picked|prefer|go with|recommend|opt for)\s+(?:the\s+)?{L}",
+    r"\bi\s+(?:think|believe|say|would say|guess)\s*:?\s+(?:that\s+)?(?:it(?:'s| is)\s+)?{B}",
     r"\b(?:answer|choice|selection|pick|identifier|letter|number|verdict)\s+(?:\w+\s+){0,6}?is\s*:?\s+(?:the\s+)?{B}",
 )
 

@@ -116,6 +116,7 @@ _STATEMENTS = (
     rf"\b{_BETTER}\s+(?:\w+\s+){{0,3}}?(?:is|would be)\s*:?\s+{{L}}(?!\s+not\b)",
     r"\b(?:answer|verdict|winner|choice|preference|decision|result|judge?ment)\s+(?:\w+\s+){0,4}?(?:is|goes to)"
     r"\s*:?\s+{L}",
+    r"\bi\s+(?:think|believe|say|would say|guess)\s*:?\s+(?:that\s+)?(?:it(?:'s| is)\s+)?{B}",
     rf"\b{_SAYS_TIE}\s+(?:an?\s+)?(?P<label>tie|draw)\b",
     r"\b(?:both|they|the two|and)\b[^.\n]{0,40}?\s(?:are|seem)\s+(?:both\s+)?(?:\w+ly\s+)?"
     rf"(?P<label>{_ALIKE})\b(?![^.\n]{{0,60}}\bbut\b)",

@@ -30,10 +30,10 @@ def json_chain(text: str, kind: Identifiers) -> Chain | None:
 
 def is_json_error(text: str) -> bool:
     """Whether the text is a server's error as JSON: what it lists are no identifiers."""
-    return _ERROR.match(text) is not None
+    return _ERROR.match(text) is not None and "rank" not in text.lower()
 
 
-_ERROR = re.compile(r"[\s\[]{0,9}\{\s{0,9}[\"'](?:error|errors|detail|message|fault|code|status)[\"']\s{0,9}:", re.I)
+_ERROR = re.compile(r"[\s\[]{0,9}\{\s{0,9}[\"'](?:errors?|detail|message|fault|object|code|status)[\"']\s{0,9}:", re.I)
 _RANKINGS: tuple[str, ...] = (
     "ranking",
     "rankings",
@@ -84,8 +84,10 @@ def _groups(values: list[Any], kind: Identifiers) -> Groups | None:
 
 
 _IDENTIFIER = {
-    "numbers": re.compile(rf"[\s\[(#]*(?:{NAMES}[\s_]*[:#-]?\s*)?[\[(#]?0*(\d{{1,40}})[\s\])]*", re.I),
-    "letters": re.compile(rf"[\s\[(#]*(?:{NAMES}[\s_]*[:#-]?\s*)?[\[(#]?([A-Z])[\s\])]*", re.I),
+    "numbers": re.compile(
+        rf"[\s\[(#]{{0,9}}(?:{NAMES}[\s_]{{0,3}}[:#-]?\s{{0,3}})?[\[(#]?(\d{{1,40}})[\s\])]{{0,9}}", re.I
+    ),
+    "letters": re.compile(rf"[\s\[(#]{{0,9}}(?:{NAMES}[\s_]{{0,3}}[:#-]?\s{{0,3}})?[\[(#]?([A-Z])[\s\])]{{0,9}}", re.I),
 }
 
 

@@ -14,7 +14,7 @@ from llmrank.templates.parsers import likelihood
 from llmrank.templates.parsers.chains import Chain, chains
 from llmrank.templates.parsers.identifiers import LETTERS, Identifiers, identifier, preferred_first
 from llmrank.templates.parsers.listed import is_json_error, json_chain
-from llmrank.templates.parsers.reading import declines, final_part, is_refusal
+from llmrank.templates.parsers.reading import declines, final_part, is_declined, is_refusal
 
 Form = Literal["brackets", "json", "lines"]
 
@@ -80,7 +80,8 @@ class OrderParser:
         named = {i for group in chain.groups for i in group if 0 <= i < n}
         complete = len(named) == n
         in_prose = in_prose and _IS_SUBJECT.match(text, chain.end) is None
-        if not named or not chain.counts(complete=complete, in_prose=in_prose):
+        declined = is_declined(text[max(0, chain.start - 150) : chain.start])
+        if not named or declined or not chain.counts(complete=complete, in_prose=in_prose):
             return None
         asked = chain.form == ("json" if self.form == "json" else "brackets")
         return Worth(complete, complete and chain.outright, asked, 0 if complete else len(named), chain.end)
@@ -151,15 +152,21 @@ def _order(groups: Iterable[Sequence[int]], n: int) -> Order | None:
 
 REPAIRS = ("out-of-range", "repeated", "missing")
 
+
+def _clean(name: str, quoted: str) -> re.Pattern[str]:
+    chain = rf"\[{name}\](?: > \[{name}\])+|\[{name}\](?:\n\[{name}\])+"
+    return re.compile(rf'\s*(?:{chain}|\{{"ranking": ?\[{quoted}(?:, ?{quoted})+\]\}})\s*')
+
+
 _QUICK: dict[Identifiers, re.Pattern[str]] = {
-    "numbers": re.compile(r"\s*\[[0-9]{1,6}\](?: > \[[0-9]{1,6}\])+\s*"),
-    "letters": re.compile(r"\s*\[[A-Z]\](?: > \[[A-Z]\])+\s*"),
+    "numbers": _clean("[0-9]{1,6}", "[0-9]{1,6}"),
+    "letters": _clean("[A-Z]", '"[A-Z]"'),
 }
 _NAME: dict[Identifiers, re.Pattern[str]] = {"numbers": re.compile("[0-9]+"), "letters": re.compile("[A-Z]")}
 
 
 def _quick(text: str, kind: Identifiers, n: int) -> Order | None:
-    """The order of a reply that is a complete bracketed chain and nothing else, as most are; None for any other."""
+    """The order of a reply that is one complete clean chain and nothing else, as most are; None for any other."""
     if not _QUICK[kind].fullmatch(text):
         return None
     names = _NAME[kind].findall(text)

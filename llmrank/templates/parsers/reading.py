@@ -40,7 +40,8 @@ def final_part(reply: str) -> Reading:
         part = _MARKUP.sub(_blank, text[start:end])
     else:
         part = text[start:end]
-    return Reading(part, start) if part and not part.isspace() else Reading("", start, "empty")
+    part = part.rstrip()
+    return Reading(part, start) if part else Reading("", start, "empty")
 
 
 def plain(text: str) -> str:
@@ -56,6 +57,11 @@ def is_refusal(text: str) -> bool:
 def declines(text: str) -> bool:
     """Whether a reply says outright that it cannot do what it was asked, whatever labels its sentences hold."""
     return _DECLINE.search(text) is not None
+
+
+def is_declined(before: str) -> bool:
+    """Whether what follows these words is what a reply says it cannot do: `I cannot rank [1] > [2]`."""
+    return _DECLINED.search(before) is not None
 
 
 _LOOKALIKES = {
@@ -154,7 +160,9 @@ _TASK = (
 )
 _CANNOT = r"(?:cannot|can ?not|can't|could ?n[o']t|won't|will not|refuse to|must decline to)"
 _NOT_ABLE = rf"(?:{_CANNOT}|(?:am |'m )?(?:unable|not able) to)"
-_DECLINE = re.compile(rf"\b(?:i|we)\b ?(?:am |'m )?(?:sorry,? (?:but )?i )?{_NOT_ABLE} (?:\w+ )?{_TASK}\b", re.I)
+_DECLINING = rf"\b(?:i|we)\b ?(?:am |'m )?(?:sorry,? (?:but )?i )?{_NOT_ABLE} (?:\w+ )?{_TASK}\b"
+_DECLINE = re.compile(_DECLINING, re.I)
+_DECLINED = re.compile(rf"{_DECLINING}[^.,;:\n]{{0,60}}\Z", re.I)
 _REFUSAL = re.compile(
     rf"\bsorry\b|\b(?:i|we) ?{_NOT_ABLE}\b|\bi (?:apologi[sz]e|decline)\b|\bas an ai\b|\bi do not feel\b"
     rf"|\b(?:unable|impossible|not possible|not able) to {_TASK}\b|\b(?:cannot|can't) be {_TASK}",

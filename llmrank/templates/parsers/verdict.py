@@ -109,7 +109,7 @@ def _statements(text: str, grammar: Grammar) -> Iterator[re.Match[str]]:
             yield match
 
 
-_BREAK = re.compile(r"[.!?][\"')\]]?\s+(?=\S)|\n+(?=.*\w)")
+_BREAK = re.compile(r"[.!?][\"')\]]?\s|\n(?=.*\w)")
 _CUES = (
     r"(?:therefore|thus|hence|so|overall|in (?:conclusion|summary|short|the end)|to (?:conclude|sum up)|finally"
     r"|ultimately|consequently|accordingly|as a result|all in all|based on|in light of)"
@@ -141,7 +141,8 @@ def _concludes(text: str, match: re.Match[str]) -> bool:
     """Whether a statement is said to be the conclusion, or stands in the last sentence."""
     before = text[_sentence_start(text, match.start()) : match.start()]
     cued = _CUE.search(before) or _CUE.match(match[0])
-    return cued is not None or _BREAK.search(text, match.end()) is None
+    near_the_end = len(text) - match.end() < 1000
+    return cued is not None or (near_the_end and _BREAK.search(text, match.end()) is None)
 
 
 NOUN = (
@@ -182,7 +183,7 @@ def grammar(
     named = rf"[\"'(\[{{]{{0,3}}(?:{NAMES}\s?)?[\"'(\[{{]{{0,3}}"
     tag = r"(?:score|label|grade|rating|verdict|result|relevance|choice|winner|judgment|judgement)"
     final_sources = [
-        rf"\bfinal[\s_]+(?:\w+[\s_]+)?{NOUN}\b{_ASIDE}(?:{_IS}|\s){_OPEN}{bare}{STOP}",
+        rf"\bfinal[\s_]{{1,3}}(?:\w+[\s_]{{1,3}})?{NOUN}\b{_ASIDE}(?:{_IS}|\s){_OPEN}{bare}{STOP}",
         rf"\[\s?(?:{tag}|answer)\s?\]\s{{0,3}}:?{_OPEN}{bare}{STOP}",
         rf"<{tag}>\s{{0,9}}{bare}(?!\w|[.,]\d)",
         rf"\[\[\s{{0,3}}{bare}\s{{0,3}}\]\]",
@@ -199,8 +200,8 @@ def grammar(
     return Grammar(
         final=_compiled(final_sources),
         plain=_compiled(plain_sources),
-        head=re.compile(rf"\A{_OPEN}{bare}(?:{word}{STOP}|{_STOP_NOT_LIST})", re.I),
-        numbered=re.compile(rf"\A{_OPEN}{bare}{_STOP_LIST}", re.I),
+        head=_compiled([rf"\A{_OPEN}{bare}(?:{word}{STOP}|{_STOP_NOT_LIST})"])[0],
+        numbered=_compiled([rf"\A{_OPEN}{bare}{_STOP_LIST}"])[0],
         statements=_compiled(source.replace("{L}", clear).replace("{B}", bare + STOP) for source in statements),
         echo_after=re.compile(
             rf"{fraction}{_CLOSE}\s{{0,2}}{separator}[\"'(\[{{]{{0,3}}{any_label}(?!\w){list_goes_on}", re.I
@@ -211,4 +212,13 @@ def grammar(
 
 
 def _compiled(sources: Iterable[str]) -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(source, re.I) for source in sources)
+    """The patterns, with every run in them bounded: a reply may be nothing but spaces for pages, or one word."""
+    patterns = []
+    for source in sources:
+        for run, bounded in _BOUNDS.items():
+            source = source.replace(run, bounded)
+        patterns.append(re.compile(source, re.I))
+    return tuple(patterns)
+
+
+_BOUNDS = {r"\s+": r"\s{1,3}", r"\s*": r"\s{0,3}", r"\w+": r"\w{1,30}", r"\W+": r"\W{1,4}"}
