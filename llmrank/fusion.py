@@ -38,8 +38,8 @@ def fuse(
     """Each topic of any run with its documents, best first, and their fused scores.
 
     Topics stand in the order of their first appearance; equal scores in the order in which the runs first list the
-    documents. A run that lacks a topic or a document has no say in it. Raises InputError for an unknown method, no runs,
-    or weights that are not one for each run.
+    documents. A run that lacks a topic or a document has no say in it. Raises InputError for an unknown method, no
+    runs, or weights that are not one for each run.
     """
     if method not in METHODS:
         raise InputError(f"--method {method}: there is no such fusion; there are {', '.join(METHODS)}")
@@ -47,7 +47,7 @@ def fuse(
         raise InputError("name at least one run to fuse")
     weighed = [1.0] * len(runs) if weights is None else list(weights)
     if len(weighed) != len(runs):
-        raise InputError(f"there are {len(runs)} runs and {len(weighed)} weights; give --weight once for each run")
+        raise InputError(f"{len(runs)} runs have {len(weighed)} weights; give --weight once for each run")
     for topic in dict.fromkeys(topic for run in runs for topic in run):
         told = [(run[topic], weight) for run, weight in zip(runs, weighed, strict=True) if run.get(topic)]
         scores = METHODS[method]([docs for docs, _ in told], [weight for _, weight in told])

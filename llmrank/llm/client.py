@@ -14,7 +14,7 @@ from llmrank.errors import InputError, LlmrankError
 from llmrank.llm.budget import Amount, Budget, Price
 from llmrank.llm.ledger import Ledger, Row
 from llmrank.llm.limits import Rate, Slots
-from llmrank.llm.types import FAILURES, Backend, Failure, Reply, Request, identity_of, ledger_key
+from llmrank.llm.types import FAILURES, Backend, Failure, Reply, Request, identity_of, ledger_key, safe_text
 from llmrank.questions import Token
 
 LONGEST_RETRY_AFTER = 300.0  # seconds; a server that wants a longer pause has in effect refused
@@ -140,6 +140,8 @@ class Client:
         return await self._send(request, canonical, key, remaining, fresh)
 
     async def _send(self, request: Request, canonical: bytes, key: bytes, remaining: float, fresh: bool) -> Exchange:
+        if getattr(self.backend, "ledger_path", None) is not None:  # a replayed ledger: there is nobody to send it to
+            return Exchange(None, Failure("not-in-ledger"), key=key)
         await self.slots.acquire(remaining)
         try:  # the slot is kept until the reply is committed
             outcome, calls, cost = await self._attempts(request)
@@ -284,8 +286,7 @@ def storable(outcome: Any) -> Reply | Failure:
         return Failure("backend-error", f"it gave {type(outcome).__name__}, neither Reply nor Failure")
     if not isinstance(outcome.text, str):
         outcome.text = "" if outcome.text is None else str(outcome.text)
-    if not outcome.text.isascii():
-        outcome.text = outcome.text.encode(errors="replace").decode()
+    outcome.text = safe_text(outcome.text)
     if outcome.tokens and any(
         not math.isfinite(p) for t in outcome.tokens for p in (t.logprob, *(p for _, p in t.top))
     ):

@@ -207,7 +207,10 @@ def _open(path: Path, read_only: bool) -> sqlite3.Connection:
         raise LedgerError(f"{path}: there is no ledger here; name one that exists")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(path, isolation_level=None, timeout=30)
+        # A ledger that is only read may lie where nothing can be written.
+        writable = os.access(path.parent, os.W_OK) or Path(f"{path}-wal").exists()
+        access = "?immutable=1" if read_only and not writable else ""
+        db = sqlite3.connect(f"{path.absolute().as_uri()}{access}", isolation_level=None, timeout=30, uri=True)
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(f"{path}: the ledger cannot be opened ({error}); name another with --ledger") from error
     try:

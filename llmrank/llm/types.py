@@ -95,6 +95,8 @@ class Request:
         ]
         if identity.kind == "simulated" and self.about is not None:  # it answers from the ids, not from the text
             content.append([self.about.question.kind, self.about.query.id, [d.id for d in self.about.documents]])
+        elif identity.kind == "lexical" and self.about is not None:  # it reads the texts whole, however they are shown
+            content.append([safe_text(f"{d.title}\n{d.text}") for d in self.about.documents])
         return orjson.dumps(content)
 
     def prompt_bytes(self) -> int:
@@ -106,6 +108,11 @@ class Request:
 
     def resampled(self, sample: int) -> Request:
         return replace(self, sample=sample)
+
+
+def safe_text(text: str) -> str:
+    """The text without what JSON cannot hold."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def ledger_key(canonical: bytes) -> bytes:

@@ -38,17 +38,17 @@ class Counting:
 
 
 def test_a_method_that_asks_much_at_once_does_not_begin_all_queries() -> None:
-    """All pairs of 40 documents are 1,560 questions: with 4 slots one such query is enough at a time."""
+    """All pairs of 24 documents are 552 questions: with 4 slots one such query is enough at a time."""
     backend = Counting()
 
     async def work() -> int:
         reranker = Reranker("all-pairs", backend=backend, ledger="none", concurrency=4, max_calls=50)
         backend.prompts = reranker.client().prompts
-        return sum([1 async for _ in reranker.astream(requests(30, 40))])
+        return sum([1 async for _ in reranker.astream(requests(8, 24))])
 
-    assert VirtualLoop().run(work()) == 30
+    assert VirtualLoop().run(work()) == 8
     assert backend.asked == 50
-    assert backend.most_waiting < 2 * 40 * 39
+    assert backend.most_waiting < 2 * 24 * 23
 
 
 def test_results_that_nobody_takes_hold_back_the_next_queries() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 from llmrank.errors import InputError
@@ -22,8 +23,7 @@ def open_backend(spec: str, *, base_url: str | None = None) -> Backend:
         from llmrank.llm.backends.openai import OpenAIBackend
 
         model, parameters = _parameters(rest)
-        if unknown := set(parameters) - {"client"}:
-            raise InputError(f"--backend {spec}: {min(unknown)} is no parameter of openai; there is client")
+        _only(parameters, "client", spec)
         return OpenAIBackend(model, base_url=base_url, client=parameters.get("client", "aiohttp"))
     if kind == "simulated":
         from llmrank.llm.backends.simulated import SimulatedBackend
@@ -32,11 +32,15 @@ def open_backend(spec: str, *, base_url: str | None = None) -> Backend:
     if kind == "lexical":
         from llmrank.llm.backends.lexical import LexicalBackend
 
+        if rest:
+            raise InputError(f"--backend {spec}: the backend lexical takes nothing; write just lexical")
         return LexicalBackend()
     if kind == "replay":
         from llmrank.llm.backends.replay import ReplayBackend
 
-        return ReplayBackend(*_parameters(rest))
+        path, named, model_name = rest.partition("?model=")  # to its end: names of models may hold ?, & and =
+        _only(_parameters(path)[1], "model", spec)
+        return ReplayBackend(path, model_name if named else None)
     raise InputError(f"--backend {spec}: there is no backend {kind!r}; there are {', '.join(BACKENDS)}")
 
 
@@ -45,4 +49,14 @@ def _parameters(text: str) -> tuple[str, dict[str, str]]:
     name, mark, query = text.rpartition("?")
     if not mark or "=" not in query:
         return text, {}
-    return name, dict(parse_qsl(query, keep_blank_values=True))
+    pairs = parse_qsl(query, keep_blank_values=True)
+    parameters = dict(pairs)
+    if len(parameters) < len(pairs):
+        raise InputError(f"?{query}: a parameter is given twice; keep one")
+    return name, parameters
+
+
+def _only(parameters: Mapping[str, str], name: str, spec: str) -> None:
+    if unknown := set(parameters) - {name}:
+        kind = spec.partition(":")[0]
+        raise InputError(f"--backend {spec}: {min(unknown)} is no parameter of {kind}; there is {name}")

@@ -1,33 +1,35 @@
-"""What local judges share: from a number for each shown item to the reply that a model would give, words and logprobs."""
+"""What local judges share: from a number for each shown item to the reply that a model would give, with logprobs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from llmrank.llm.types import About, Reply, Request
 from llmrank.questions import Choice, Grade, Order, Preference, Token
 
 SHARPNESS = 2.0  # log-odds between neighbouring labels of a scale, and between items a whole scale apart, halved
 REST = 1e-3  # probability left to all other tokens
+LEAST = -600.0  # a log-probability whose probability is still above zero: what is listed is never impossible
 
 
 def answer(request: Request, about: About, worths: Sequence[float], *, ties: float = 0.0) -> Reply:
     """The reply to the request's question, given what each shown item is worth on a scale from 0 to 1.
 
-    Items worth the same stand in the order shown; those nearer than `ties` are said to tie.
+    Items worth the same stand in the order shown, and so do those nearer than `ties`, which are said to tie where the
+    question leaves room for it.
     """
     kind = about.question.kind
     if kind == "grade":
-        text, words, logits = _grade(about, worths[0])
+        said = _grade(about, worths[0])
     elif kind == "compare":
-        text, words, logits = _compare(about, worths, ties)
+        said = _compare(about, worths, ties)
     elif kind == "choose":
-        text, words, logits = _choose(about, worths)
+        said = _choose(about, worths, ties)
     else:
-        text, words, logits = _order(about, worths, ties)
-    tokens = _tokens(text, words, logits) if request.sampling.logprobs else None
-    return reply(request, text, tokens)
+        said = _order(about, worths, ties)
+    return reply(request, said.text, _tokens(said) if request.sampling.logprobs else None)
 
 
 def reply(request: Request, text: str, tokens: Sequence[Token] | None = None) -> Reply:
@@ -41,57 +43,87 @@ def reply(request: Request, text: str, tokens: Sequence[Token] | None = None) ->
     )
 
 
-Said = tuple[str, Sequence[str], list[float]]
-"""The text of a reply, the words that could have stood at its decisive place, and the logit of each."""
+class Said(NamedTuple):
+    """The text of a reply, the word in it that decides, and all words that could stand there with their logits."""
+
+    text: str
+    word: str
+    words: Sequence[str]
+    logits: Sequence[float]
+
+
+def nearest(about: About, worth: float) -> int:
+    """The place, among the template's labels, of the one that a worth comes nearest to."""
+    target = _on_scale(about, worth)
+    return min(range(len(about.grades)), key=lambda i: abs(about.grades[i][1] - target))
 
 
 def _grade(about: About, worth: float) -> Said:
-    labels, values = zip(*about.grades, strict=True) if about.grades else ((), ())
-    if not labels:
-        return about.write(Grade(value=worth)), (), []
-    low, high = values[0], values[-1]
-    target = low + worth * (high - low)
-    step = (high - low) / max(1, len(values) - 1)
-    logits = [-SHARPNESS * ((value - target) / step) ** 2 for value in values]
-    best = max(range(len(labels)), key=logits.__getitem__)
-    return about.write(Grade(value=values[best], label=labels[best])), labels, logits
+    if not about.grades:
+        return Said(about.write(Grade(value=worth)), "", (), ())
+    labels, values = zip(*about.grades, strict=True)
+    target = _on_scale(about, worth)
+    step = (values[-1] - values[0]) / max(1, len(values) - 1)
+    text = about.write(Grade(value=round(min(max(target, values[0]), values[-1]), 4)))
+    return Said(text, text, labels, [-SHARPNESS * ((value - target) / step) ** 2 for value in values])
+
+
+def _on_scale(about: About, worth: float) -> float:
+    low, high = about.grades[0][1], about.grades[-1][1]
+    return low + worth * (high - low)
 
 
 def _compare(about: About, worths: Sequence[float], ties: float) -> Said:
     left, right = worths
     tie = abs(left - right) < ties
-    share = 0.5 if tie else 1.0 if left >= right else 0.0
-    return about.write(Preference(share=share)), about.options[:2], [2 * SHARPNESS * left, 2 * SHARPNESS * right]
+    text = about.write(Preference(share=0.5 if tie else 1.0 if left >= right else 0.0))
+    logits = _logits(worths)
+    logits.append(max(logits) if tie else min(logits))
+    return Said(text, text, about.options, logits[: len(about.options)])  # some templates offer no tie
 
 
-def _choose(about: About, worths: Sequence[float]) -> Said:
+def _choose(about: About, worths: Sequence[float], ties: float) -> Said:
     sign = -1 if about.question.worst else 1
-    order = sorted(range(len(worths)), key=lambda i: -worths[i])
-    index = order[-1] if about.question.worst else order[0]
-    return about.write(Choice(index=index)), about.options, [2 * SHARPNESS * sign * worth for worth in worths]
+    signed = [sign * worth for worth in worths]
+    best = max(signed)
+    signed = [best if best - worth < ties else worth for worth in signed]  # they cannot be told apart
+    best_places = [i for i, worth in enumerate(signed) if worth == best]
+    index = best_places[-1 if about.question.worst else 0]
+    return Said(about.write(Choice(index=index)), about.options[index], about.options, _logits(signed))
 
 
 def _order(about: About, worths: Sequence[float], ties: float) -> Said:
-    order = sorted(range(len(worths)), key=lambda i: -worths[i])
     groups: list[list[int]] = []
-    for i in order:
+    for i in sorted(range(len(worths)), key=lambda i: -worths[i]):
         if groups and worths[groups[-1][-1]] - worths[i] < ties:
             groups[-1].append(i)
         else:
             groups.append([i])
-    tied = tuple(map(tuple, groups)) if len(groups) < len(order) else None
-    said = about.write(Order(permutation=tuple(order), ties=tied))
-    return said, about.options, [2 * SHARPNESS * worth for worth in worths]
+    shown = [tuple(sorted(group)) for group in groups]
+    permutation = tuple(i for group in shown for i in group)
+    text = about.write(Order(permutation=permutation, ties=tuple(shown) if len(shown) < len(worths) else None))
+    said_worths = list(worths)
+    for group in groups:
+        for i in group:
+            said_worths[i] = worths[group[0]]
+    return Said(text, about.options[permutation[0]] if permutation else "", about.options, _logits(said_worths))
 
 
-def _tokens(text: str, words: Sequence[str], logits: Sequence[float]) -> tuple[Token, ...] | None:
+def _logits(worths: Sequence[float]) -> list[float]:
+    return [2 * SHARPNESS * worth for worth in worths]
+
+
+def _tokens(said: Said) -> tuple[Token, ...] | None:
     """The text as tokens: the decisive word with its rivals, what stands before and after it as one token each."""
-    found = [(text.find(word), word) for word in words if word in text]
-    if not found:
+    text, word, words, logits = said
+    start = text.find(word)
+    if start < 0 or word not in words:  # a score has no rivals to be told
         return None
-    start, word = max(found, key=lambda pair: (-pair[0], len(pair[1])))
-    total = math.log(sum(math.exp(x) for x in logits)) - math.log1p(-REST)
-    top = sorted(((w, x - total) for w, x in zip(words, logits, strict=True)), key=lambda pair: -pair[1])[:20]
-    said = dict(top).get(word, top[-1][1])
-    parts = [(text[:start], 0.0, ()), (word, said, tuple(top)), (text[start + len(word) :], 0.0, ())]
-    return tuple(Token(t, logprob, options or ((t, logprob),)) for t, logprob, options in parts if t)
+    highest = max(logits)
+    total = highest + math.log(math.fsum(math.exp(x - highest) for x in logits)) - math.log1p(-REST)
+    top = [(w, max(x - total, LEAST)) for w, x in zip(words, logits, strict=True)]
+    top = sorted(top, key=lambda pair: -pair[1])[:20]
+    before, after = text[:start], text[start + len(word) :]
+    decisive = Token(word, dict(top).get(word, top[-1][1]), tuple(top))
+    tokens = (Token(before, 0.0, ((before, 0.0),)), decisive, Token(after, 0.0, ((after, 0.0),)))
+    return tuple(token for token in tokens if token.text)

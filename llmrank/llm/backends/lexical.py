@@ -7,9 +7,13 @@ import re
 from llmrank.llm.backends.answering import answer
 from llmrank.llm.types import Failure, Identity, Reply, Request
 
-WORD = re.compile(r"\w+")
+UNSPACED = "\u3040-\u30ff\u3400-\u9fff"  # kana and Chinese characters: words stand unparted, so each counts as one
+WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 STOP = frozenset(
-    "a an and are as at be by can do does for from how in is it of on or that the to was what when where which who why will with".split()
+    WORD.findall(
+        "a an and are as at be by can do does for from how in is it of on or that the to was what when where which who"
+        " why will with"
+    )
 )
 
 
@@ -23,14 +27,14 @@ class LexicalBackend:
         about = request.about
         if about is None:
             return Failure("bad-request", "the lexical judge answers only questions about known documents")
-        query = frozenset(WORD.findall(about.query.text.lower()))
+        query = frozenset(WORD.findall(about.query.text.casefold()))
         query = query - STOP or query
         return answer(request, about, [overlap(query, f"{d.title} {d.text}") for d in about.documents])
 
 
 def overlap(query: frozenset[str], text: str) -> float:
     """From 0 (no word of the query) to 1 (all of them and nothing else)."""
-    words = WORD.findall(text.lower())
+    words = WORD.findall(text.casefold())
     if not words or not query:
         return 0.0
     found = [word for word in words if word in query]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from statistics import NormalDist
@@ -12,7 +13,7 @@ from typing import Any
 from llmrank.data.files import file_sha256
 from llmrank.data.qrels import read_qrels
 from llmrank.errors import InputError
-from llmrank.llm.backends.answering import answer, reply
+from llmrank.llm.backends.answering import answer, nearest, reply
 from llmrank.llm.types import CAPABILITIES, About, Failure, Identity, Reply, Request
 
 MALFORMED = (
@@ -60,9 +61,13 @@ class Errors:
         errors = cls(**values)
         for name in ("label_noise", "order_bias", "ties", "malformed", "refused"):
             if not 0 <= getattr(errors, name) <= 1:
-                raise InputError(f"simulated: {name}={values[name]} must lie between 0 and 1")
-        if errors.noise < 0:
-            raise InputError(f"simulated: noise={errors.noise} must not be below 0")
+                raise InputError(f"simulated: {name}={parameters[name]} must lie between 0 and 1")
+        if errors.malformed + errors.refused > 1:
+            raise InputError(
+                "simulated: malformed and refused are shares of all replies; together they must not pass 1"
+            )
+        if not 0 <= errors.noise < math.inf:
+            raise InputError(f"simulated: noise={parameters['noise']} must be a number not below 0")
         _latency(errors.latency, None)
         return errors
 
@@ -73,6 +78,7 @@ class SimulatedBackend:
     capabilities = frozenset(CAPABILITIES)
 
     def __init__(self, grades: Mapping[str, Mapping[str, int]], errors: Errors | None = None, fingerprint: str = ""):
+        fingerprint = fingerprint or _fingerprint(grades)
         self.errors = errors or Errors()
         self._grades = grades
         self._highest = max((g for of_query in grades.values() for g in of_query.values()), default=0)
@@ -98,10 +104,12 @@ class SimulatedBackend:
 
     def _reply(self, request: Request, about: About, draws: _Draws) -> Reply:
         errors = self.errors
-        if errors.malformed and draws.uniform("malformed") < errors.malformed:
-            return reply(request, MALFORMED[int(draws.uniform("which") * len(MALFORMED))])
-        if errors.refused and draws.uniform("refused") < errors.refused:
-            return reply(request, REFUSED)
+        if errors.malformed or errors.refused:
+            fault = draws.uniform("fault")  # one draw: both are shares of all replies
+            if fault < errors.malformed:
+                return reply(request, MALFORMED[int(draws.uniform("which") * len(MALFORMED))])
+            if fault < errors.malformed + errors.refused:
+                return reply(request, REFUSED)
         return answer(request, about, self._worths(about, draws), ties=errors.ties)
 
     def _worths(self, about: About, draws: _Draws) -> list[float]:
@@ -114,7 +122,7 @@ class SimulatedBackend:
             ]
         if about.question.kind == "grade":
             if errors.label_noise and draws.uniform("label") < errors.label_noise:
-                worths = [_another(worths[0], len(about.grades), draws)]
+                worths = [_another(worths[0], about, draws)]
         elif errors.order_bias and draws.uniform("bias") < errors.order_bias:
             first = 2.0 + max(worths) if not about.question.worst else min(worths) - 2.0
             worths[0] = first
@@ -138,13 +146,19 @@ class _Draws:
         return GAUSSIAN.inv_cdf(self.uniform(name))
 
 
-def _another(worth: float, labels: int, draws: _Draws) -> float:
-    """The place on the scale of a label other than the nearest, each as likely."""
-    if labels < 2:
+def _fingerprint(grades: Mapping[str, Mapping[str, int]]) -> str:
+    listed = sorted((query, sorted(of_query.items())) for query, of_query in grades.items())
+    return hashlib.sha256(repr(listed).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _another(worth: float, about: About, draws: _Draws) -> float:
+    """The worth of a label other than the one that would be said, each as likely."""
+    if len(about.grades) < 2:
         return worth
-    nearest = round(min(1.0, max(0.0, worth)) * (labels - 1))
-    other = int(draws.uniform("other label") * (labels - 1))
-    return (other + (other >= nearest)) / (labels - 1)
+    values = [value for _, value in about.grades]
+    other = int(draws.uniform("other label") * (len(values) - 1))
+    other += other >= nearest(about, worth)
+    return (values[other] - values[0]) / (values[-1] - values[0])
 
 
 def _latency(text: str, draws: _Draws | None) -> float:
@@ -153,12 +167,12 @@ def _latency(text: str, draws: _Draws | None) -> float:
     try:
         if not numbers:
             seconds = float(kind)
-            if seconds >= 0:
+            if 0 <= seconds < math.inf:
                 return seconds
         elif kind == "lognormal" and len(numbers) == 2:
             median, sigma = map(float, numbers)
-            if median >= 0 and sigma >= 0:
-                return 0.0 if draws is None else median * 2.718281828459045 ** (sigma * draws.normal("latency"))
+            if 0 <= median < math.inf and 0 <= sigma <= 10:
+                return 0.0 if draws is None else median * math.exp(sigma * draws.normal("latency"))
     except ValueError:
         pass
     raise InputError(f"simulated: latency={text} is neither seconds nor lognormal:MEDIAN:SIGMA")

@@ -1,0 +1,224 @@
+"""What an OpenAI-compatible server answered, read: the reply, or the typed failure that it tells of. Never raises."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC
+from typing import Any, NamedTuple
+
+import orjson
+
+from llmrank.llm.types import Failure, Reply
+from llmrank.questions import Token
+
+LEAST = -9999.0
+"""The log-probability of what cannot be, as servers write it; also that of a token whose own is not told."""
+
+RETRIED_STATUS = frozenset({408, 409, 425})
+NO_QUOTA = frozenset({"insufficient_quota", "insufficient_balance", "billing_hard_limit_reached"})
+TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+TOO_LONG = re.compile(
+    r"context.{0,20}(length|window|size)|maximum.{0,20}(context|length|tokens)|too (long|many tokens)"
+    r"|exceeds?.{0,40}(context|tokens)|must have less than \d+ tokens|tokens` must be <= \d",
+    re.I,
+)
+NO_SUCH_MODEL = re.compile(
+    r"\bmodel\b.{0,80}?\b(does not exist|not exist|not found|is unknown)\b|\b(unknown|invalid) model\b"
+    r"|not a valid model|model identifier is invalid",
+    re.I,
+)
+BAD_KEY = re.compile(r"\b(invalid|incorrect) api[ _]key\b|\bapi[ _]key (is )?(not valid|invalid)\b", re.I)
+
+
+class Answer(NamedTuple):
+    """What a server answered: the parts of an HTTP response that matter here."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def read_answer(answer: Answer) -> Reply | Failure:
+    """The reply in a server's answer, or the failure that it tells of."""
+    body = _parsed(answer.body)
+    if isinstance(body, list) and len(body) == 1:  # one gateway wraps its errors so
+        body = body[0]
+    if not 200 <= answer.status < 300:
+        return failure_of(answer, body)
+    if not isinstance(body, dict):
+        return Failure("bad-body", _text_of(answer.body))
+    choices = body.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    for told in (body, first):
+        if isinstance(told, dict) and told.get("error"):  # a gateway that hands on what went wrong behind it
+            return failure_of(answer._replace(status=_told_status(told["error"])), told)
+    return _reply(first, body.get("usage")) if isinstance(first, dict) else Failure("no-choices")
+
+
+def failure_of(answer: Answer, body: Any) -> Failure:
+    """The typed failure behind an HTTP status and the body that came with it; `detail` is all that the server said."""
+    status, said = answer.status, _said(body, answer.body)
+    error = body.get("error") if isinstance(body, dict) else None
+    codes = {str(error.get(name)) for name in ("code", "type")} if isinstance(error, dict) else set()
+    detail = f"HTTP {status}: {said}" if said.strip() else f"HTTP {status}"
+    wait = retry_after(answer.headers)
+    if status == 402 or codes & NO_QUOTA:
+        return Failure("quota", detail)
+    if status == 413 or codes & TOO_LONG_CODES or (status in (400, 422) and TOO_LONG.search(said)):
+        return Failure("context-length", detail)
+    if status == 404 or "model_not_found" in codes or (status == 400 and NO_SUCH_MODEL.search(said)):
+        hint = "" if "model" in said.lower() else "; if the name is right, is the address? Most end in /v1"
+        return Failure("unknown-model", detail + hint)
+    if status in (401, 403, 407) or (status == 400 and BAD_KEY.search(said)):
+        return Failure("auth", detail)
+    if status == 429:
+        return Failure("rate-limited", detail, wait)
+    if status in RETRIED_STATUS or status >= 500:
+        return Failure("server", detail, wait)
+    return Failure("bad-request", detail)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, from `Retry-After` (seconds, also fractional, or an HTTP date) or `retry-after-ms`."""
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+        return max(0.0, milliseconds / 1000)
+    value = headers.get("Retry-After") or headers.get("retry-after")
+    if not value:
+        return None
+    if (seconds := _number(value)) is not None:
+        return max(0.0, seconds)
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _parsed(raw: bytes) -> Any:
+    """The JSON of a body; None where it is none."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        pass
+    try:  # Python servers write NaN, and halves of surrogate pairs where a token ends in the middle of a character
+        loose = json.loads(raw, parse_constant={"-Infinity": LEAST}.get)
+        return orjson.loads(json.dumps(loose, ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _told_status(error: Any) -> int:
+    """The status that an error in a body of status 200 would have come with."""
+    code = _number(error.get("code") if isinstance(error, dict) else None)
+    return int(code) if code is not None and 400 <= code < 600 else 500
+
+
+def _said(body: Any, raw: bytes) -> str:
+    """What the server said of an error."""
+    said: Any = body
+    for name in ("error", "message"):
+        if isinstance(said, dict) and name in said:
+            said = said[name]
+    if isinstance(said, dict):
+        said = said.get("detail") or said
+    return said if isinstance(said, str) else _text_of(raw)
+
+
+def _text_of(raw: bytes) -> str:
+    return raw.decode(errors="replace")
+
+
+def _reply(choice: Mapping[str, Any], usage: Any) -> Reply:
+    message = choice.get("message")
+    reasoning = None
+    if isinstance(message, dict):
+        text = _text(message.get("content")) or _text(message.get("refusal"))
+        reasoning = _text(message.get("reasoning_content") or message.get("reasoning")) or None
+    else:
+        text = _text(choice.get("text"))
+    finish = choice.get("finish_reason")
+    usage = usage if isinstance(usage, dict) else {}
+    cached = usage.get("prompt_tokens_details")
+    return Reply(
+        text=text,
+        finish=finish if isinstance(finish, str) else None,
+        tokens=_tokens(choice.get("logprobs")),
+        reasoning=reasoning,
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=_count(cached.get("cached_tokens")) if isinstance(cached, dict) else None,
+    )
+
+
+def _text(content: Any) -> str:
+    """A text, whole or in parts, as some servers answer; parts that are no text (thinking, images) are left out."""
+    if isinstance(content, list):
+        return "".join(_text(part.get("text") if isinstance(part, dict) else part) for part in content)
+    return content if isinstance(content, str) else ""
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and value >= 0 else None  # True is an int too
+
+
+def _tokens(logprobs: Any) -> tuple[Token, ...] | None:
+    """The tokens of either shape, chat's or completions'; None where there are none or they spell nothing."""
+    if not isinstance(logprobs, dict):
+        return None
+    content, words = logprobs.get("content"), logprobs.get("tokens")
+    if isinstance(content, list) and content:
+        if not all(isinstance(t, dict) for t in content):
+            return None
+        told = [(t.get("token"), t.get("logprob"), t.get("top_logprobs")) for t in content]
+    elif isinstance(words, list) and words:
+        columns = (logprobs.get("token_logprobs"), logprobs.get("top_logprobs"))
+        own, tops = (c if isinstance(c, list) and len(c) == len(words) else [None] * len(words) for c in columns)
+        told = list(zip(words, own, tops, strict=True))
+    else:
+        return None
+    tokens = tuple(_token(*token) for token in told if isinstance(token[0], str))
+    return tokens if len(tokens) == len(told) else None
+
+
+def _token(text: str, logprob: Any, rivals: Any) -> Token:
+    top = _top(rivals)
+    own = _logprob(logprob)
+    return Token(text, dict(top).get(text, LEAST) if own is None else own, top)
+
+
+def _top(rivals: Any) -> tuple[tuple[str, float], ...]:
+    """The most likely tokens, most likely first, from chat's list of objects or completions' object."""
+    pairs: Iterable[tuple[Any, Any]] = ()
+    if isinstance(rivals, list):
+        pairs = [(a.get("token"), a.get("logprob")) for a in rivals if isinstance(a, dict)]
+    elif isinstance(rivals, dict):
+        pairs = rivals.items()
+    top = [(t, p) for t, raw in pairs if isinstance(t, str) and (p := _logprob(raw)) is not None]
+    return tuple(sorted(top, key=_falling))
+
+
+def _falling(pair: tuple[str, float]) -> float:
+    return -pair[1]
+
+
+def _logprob(value: Any) -> float | None:
+    """A finite log-probability; None for what is none. Whatever cannot be has the least."""
+    if type(value) is float and LEAST <= value <= 0.0:
+        return value
+    number = _number(value)
+    return None if number is None or number == float("inf") else max(number, LEAST)
+
+
+def _number(value: Any) -> float | None:
+    """A number, also in words; None for what is none, NaN included."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number == number else None
