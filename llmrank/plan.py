@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmrank.ask.base import Ask, Remember
+from llmrank.ask.samples import Sampled
 from llmrank.ask.tally import Tally
 from llmrank.ask.templated import Manner, TemplateAsk
 from llmrank.ask.virtual import VirtualLoop
@@ -35,10 +36,13 @@ class Estimate:
     def exact(self) -> bool:
         return self.low == self.high
 
-    def json(self) -> Any:
+    def json(self, digits: int = 1) -> Any:
         if self.exact:
             return _whole(self.expected)
-        return {"min": _whole(self.low), "expected": round(self.expected, 1), "max": _whole(self.high)}
+        return {"min": _whole(self.low), "expected": _whole(round(self.expected, digits)), "max": _whole(self.high)}
+
+    def rounded(self, digits: int) -> Estimate:
+        return Estimate(round(self.low, digits), round(self.expected, digits), round(self.high, digits))
 
     def scaled(self, factor: float) -> Estimate:
         return Estimate(self.low * factor, self.expected * factor, self.high * factor)
@@ -65,6 +69,8 @@ class Plan:
     completion_tokens: Estimate = NOTHING
     reused: int = 0
     """Questions that the given ledger answers."""
+    does_not_fit: int = 0
+    """Questions that will fail without a call, since they do not fit the context."""
     cost: Estimate | None = None
     """USD, where a price is known."""
     seconds: Estimate = NOTHING
@@ -75,10 +81,11 @@ class Plan:
             "queries": self.queries,
             "calls": self.calls.json(),
             "rounds": self.rounds.json(),
-            "prompt_tokens": self.prompt_tokens.json(),
-            "completion_tokens": self.completion_tokens.json(),
+            "prompt_tokens": self.prompt_tokens.rounded(0).json(),
+            "completion_tokens": self.completion_tokens.rounded(0).json(),
             "reused": self.reused,
-            "cost": None if self.cost is None else self.cost.json(),
+            "does_not_fit": self.does_not_fit,
+            "cost": None if self.cost is None else self.cost.rounded(6).json(6),
             "seconds": self.seconds.json(),
             "note": self.note,
         }
@@ -96,7 +103,9 @@ def plan(
     seconds = result.calls.scaled(latency / settings.concurrency).longer(result.rounds.scaled(latency))
     if settings.rpm:
         seconds = seconds.longer(result.calls.scaled(60 / settings.rpm))
-    result.seconds = Estimate(*(round(s, 1) for s in (seconds.low, seconds.expected, seconds.high)))
+    if settings.tpm:
+        seconds = seconds.longer((result.prompt_tokens + result.completion_tokens).scaled(60 / settings.tpm))
+    result.seconds = seconds.rounded(1)
     if (price := settings.unit_price) is not None:
         prompt, completion = result.prompt_tokens, result.completion_tokens
         result.cost = prompt.scaled(price.prompt / 1e6) + completion.scaled(price.completion / 1e6)
@@ -115,33 +124,28 @@ class _Planner:
         self._counts: dict[int, tuple[Estimate, Estimate]] = {}
 
     def add(self, request: Candidates, result: Plan) -> None:
-        reranker = self._reranker
+        reranker, samples = self._reranker, self._reranker.settings.samples
         head = request.documents if reranker.depth is None else request.documents[: reranker.depth]
         calls, rounds = self._of_size(len(head))
-        ask = _CountingAsk(
-            head,
-            seed=0,
-            templated=TemplateAsk(self._manner, request.query, Tally()),
-            client=self._client,
-            every=1 if self._has_ledger else max(1, round(calls.expected / RENDERED)),
-        )
-        VirtualLoop().run(reranker.run_strategy(head, Remember(ask)))
-        if ask.reused:
-            calls = self._less(calls, ask)
-        prompt = ask.prompt_tokens / max(1, ask.rendered)
-        completion = ask.completion_tokens / max(1, ask.rendered)
+        every = 1 if self._has_ledger else max(1, round(calls.expected / RENDERED))
+        asks = [
+            _CountingAsk(head, 0, TemplateAsk(self._manner, request.query, Tally(), sample=i), self._client, every)
+            for i in range(samples)
+        ]
+        loop = VirtualLoop()
+        loop.run(reranker.run_strategy(head, Remember(asks[0] if samples == 1 else Sampled(asks))))
+        calls = calls.scaled(samples)
+        asked, free = sum(ask.asked for ask in asks), sum(ask.reused + ask.unfit for ask in asks)
+        if free:
+            calls, rounds = _less(calls, asked, free), _less(rounds, loop.time(), 0)
+        rendered = max(1, sum(ask.rendered for ask in asks))
         result.queries += 1
         result.calls += calls
         result.rounds = result.rounds.longer(rounds)
-        result.prompt_tokens += calls.scaled(prompt)
-        result.completion_tokens += calls.scaled(completion)
-        result.reused += ask.reused
-
-    def _less(self, calls: Estimate, ask: _CountingAsk) -> Estimate:
-        """The calls that are left when some answers are there already."""
-        if calls.exact or ask.asked == 0:
-            return Estimate(ask.asked, ask.asked, ask.asked)
-        return Estimate(min(1, ask.asked), ask.asked, max(ask.asked, calls.high - ask.reused))
+        result.prompt_tokens += calls.scaled(sum(ask.prompt_tokens for ask in asks) / rendered)
+        result.completion_tokens += calls.scaled(sum(ask.completion_tokens for ask in asks) / rendered)
+        result.reused += sum(ask.reused for ask in asks)
+        result.does_not_fit += sum(ask.unfit for ask in asks)
 
     def _of_size(self, n: int) -> tuple[Estimate, Estimate]:
         """Calls and rounds for n candidates."""
@@ -155,14 +159,14 @@ class _Planner:
 
     def _simulated(self, n: int, calls: tuple[int, int], rounds: tuple[int, int]) -> tuple[Estimate, Estimate]:
         documents = tuple(Document(str(i)) for i in range(n))
-        asked, chains = 0.0, 0.0
+        asked, chains = 0, 0.0
         for seed in range(RUNS):
             ask = _CountingAsk(documents, seed)
             loop = VirtualLoop()
             loop.run(self._reranker.run_strategy(documents, Remember(ask)))
-            asked += ask.asked / RUNS
-            chains += loop.time() / RUNS
-        return Estimate(calls[0], asked, calls[1]), Estimate(rounds[0], chains, rounds[1])
+            asked += ask.asked
+            chains += loop.time()
+        return Estimate(calls[0], asked / RUNS, calls[1]), Estimate(rounds[0], chains / RUNS, rounds[1])
 
 
 @dataclass(slots=True)
@@ -177,6 +181,7 @@ class _CountingAsk(Ask):
     every: int = 1
     asked: int = 0
     reused: int = 0
+    unfit: int = 0
     rendered: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -189,24 +194,26 @@ class _CountingAsk(Ask):
     async def answer(self, question: Question) -> Answer:
         answer = self._answer(question)
         if self.templated is not None and (self.asked + self.reused) % self.every == 0:
-            known = self._look_at_prompt(question, answer)
-            if known is not None:
-                self.reused += 1
-                return known
+            free = self._look_at_prompt(question, answer)
+            if free is not None:
+                return free
         self.asked += 1
         await asyncio.sleep(1)
         return answer
 
     def _look_at_prompt(self, question: Question, answer: Answer) -> Answer | None:
-        """Adds up the prompt's tokens; the answer, where the ledger holds it."""
+        """Adds up the prompt's tokens; the answer, where it takes no call: the ledger holds it, or it does not fit."""
         assert self.templated is not None
         assert self.client is not None
         request = self.templated.request(question)
         if not isinstance(request, Request):
-            return None
+            self.unfit += 1
+            self.every = 1  # the others may not fit either
+            return request
         reply = self.client.known(ledger_key(request.canonical(self.client.identity)))
         template, n = self.templated.template, len(question.items)
         if reply is not None:
+            self.reused += 1
             return template.read(reply, n)
         self.rendered += 1
         self.prompt_tokens += request.prompt_bytes() // 4
@@ -224,6 +231,13 @@ class _CountingAsk(Ask):
         if question.kind == "choose":
             return Choice(index=order[-1] if question.worst else order[0])
         return Order(permutation=tuple(order))
+
+
+def _less(count: Estimate, left: float, free: int) -> Estimate:
+    """What is left of a count where some answers take no call."""
+    if count.exact or left == 0:
+        return Estimate(left, left, left)
+    return Estimate(min(1, left), left, max(left, count.high - free))
 
 
 def _ends(count: int | tuple[int, int]) -> tuple[int, int]:

@@ -27,8 +27,10 @@ class Tally:
     cost: float | None = None
     cut: set[str] = field(default_factory=set)
     """Ids of the documents that were cut to fit."""
+    repairs: Counter[str] = field(default_factory=Counter)
+    """How often each kind of repair was made."""
     reasons: Counter[str] = field(default_factory=Counter)
-    """How often each kind of repair and each reason for a failure occurred."""
+    """How often a question failed for each reason."""
 
     @property
     def remaining(self) -> float:
@@ -56,7 +58,7 @@ class Tally:
             self.ok += 1
         elif answer.status == "repaired":
             self.repaired += 1
-            self.reasons.update(answer.repairs)
+            self.repairs.update(answer.repairs)
         else:
             self.failed += 1
             self.reasons[answer.reason or "unknown"] += 1

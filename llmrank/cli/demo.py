@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,41 +23,64 @@ JOBS = (
 
 def demo(
     keep: Annotated[str | None, typer.Option(help="Folder for the runs that are made.", metavar="FOLDER")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Rerank a small bundled collection with several methods, and compare them. No key, no network, no GPU.
+    """Rerank a small bundled collection with several methods, and compare them.
+
+    It needs no key, no network and no GPU.
 
     Example: llmrank demo
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from llmrank import demo as collection
-    from llmrank.data.inputs import RerankInputs
     from llmrank.data.qrels import read_qrels
     from llmrank.data.run import read_run
     from llmrank.evaluation import evaluate
 
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("run", overflow="fold")
-    for column in ("nDCG@10", "95% interval", "calls", "failed"):
-        table.add_column(column, justify="right")
     runs = {"first stage (BM25)": read_run(str(collection.RUN))}
     totals: dict[str, RowTotals] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(keep or scratch)
         folder.mkdir(parents=True, exist_ok=True)
         for method, judge in JOBS:
-            with RerankInputs.from_files(str(collection.QUERIES), str(collection.CORPUS), str(collection.RUN), 100) as inputs:
-                name = f"{method}, {judge.partition(':')[0]} judge"
-                output = folder / f"{name.replace(', ', '.').replace(' ', '-')}.trec"
-                totals[name] = _rerank(method, judge.format(qrels=collection.QRELS), inputs, output)
-                runs[name] = read_run(str(output))
+            name = f"{method}, {judge.partition(':')[0]} judge"
+            output = str(folder / f"{name.replace(', ', '.').replace(' ', '-')}.trec")
+            totals[name] = _rerank(method, judge.format(qrels=collection.QRELS), output)
+            runs[name] = read_run(output)
         measured = evaluate(read_qrels(str(collection.QRELS)), runs, ["nDCG@10"])
+    rows: list[dict[str, Any]] = []
     for name in runs:
-        figure = measured.runs[name].measures["nDCG@10"]
-        counts = totals.get(name)
-        calls, failed = ("", "") if counts is None else (str(counts.sums["calls"]), str(counts.sums["failed"]))
-        table.add_row(name, f"{figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}", calls, failed)
+        figure, sums = measured.runs[name].measures["nDCG@10"], totals[name].sums if name in totals else {}
+        counts = {count: sums.get(count) for count in ("calls", "failed")}
+        rows.append({"run": name, "nDCG@10": figure.value, "low": figure.low, "high": figure.high} | counts)
+    if as_json:
+        print(json.dumps({"queries": 12, "documents": 240, "runs": rows}))
+    else:
+        _print(rows, keep)
+
+
+def _rerank(method: str, judge: str, output: str) -> RowTotals:
+    from llmrank import demo as collection
+    from llmrank.data.inputs import RerankInputs
+    from llmrank.rerank.job import Outputs, run_job
+    from llmrank.rerank.reranker import Reranker
+
+    reranker = Reranker(method, backend=judge, ledger="none")
+    with RerankInputs.from_files(collection.QUERIES, collection.CORPUS, collection.RUN, depth=100) as inputs:
+        return run_job(reranker, inputs, Outputs(output)).totals
+
+
+def _print(rows: list[dict[str, Any]], keep: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("run", overflow="fold")
+    for column in ("nDCG@10", "95% interval", "calls", "failed"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        interval = f"{row['low']:.3f} to {row['high']:.3f}"
+        counts = ("" if row[name] is None else str(row[name]) for name in ("calls", "failed"))
+        table.add_row(row["run"], f"{row['nDCG@10']:.3f}", interval, *counts)
     console = Console()
     console.print("12 queries, 20 passages each, written for llmrank; grades 0 to 3.", style="dim")
     console.print(table)
@@ -68,11 +91,3 @@ def demo(
     )
     if keep:
         console.print(f"The runs are in {keep}.", style="dim")
-
-
-def _rerank(method: str, judge: str, inputs: object, output: Path) -> RowTotals:
-    from llmrank.rerank.job import run_job
-    from llmrank.rerank.reranker import Reranker
-
-    reranker = Reranker(method, backend=judge, ledger="none")
-    return asyncio.run(run_job(reranker, inputs, str(output))).totals  # type: ignore[arg-type]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
@@ -16,19 +15,40 @@ from llmrank.errors import InputError
 
 Command = Callable[..., Any]
 
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "What is reranked": ("queries", "corpus", "run", "requests", "depth"),
+    "Method": ("method", "option", "template", "samples", "seed"),
+    "Model": (
+        "backend",
+        "base_url",
+        "model_id",
+        "temperature",
+        "context",
+        "passage_tokens",
+        "max_completion_tokens",
+    ),
+    "Replies": ("ledger", "concurrency", "rpm", "tpm", "timeout", "retries", "retry_format", "retry_failed")
+    + ("max_failure_rate",),
+    "Budget": ("max_calls", "max_tokens", "max_cost", "price"),
+}
+"""Where a flag stands in the help."""
+SECTION = {name: section for section, names in SECTIONS.items() for name in names}
 
-def flags(*models: type[BaseModel], only: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+
+def flags(*models: type[BaseModel]) -> Callable[[Command], Command]:
     """Adds the models' fields to a command as keyword flags; it gets those that were given, by name, in `**given`."""
 
     def decorate(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True)
-        parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        for model in models:
-            parameters += [_parameter(name, field) for name, field in model.model_fields.items() if not only or name in only]
+        fields = {name: field for model in models for name, field in model.model_fields.items()}
+        ordered = sorted(fields, key=lambda name: list(SECTION).index(name) if name in SECTION else len(SECTION))
+        parameters = [_parameter(name, fields[name]) for name in ordered]
+        parameters += [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
         parameters.append(_config_parameter())
 
         def run(**values: Any) -> Any:
-            values.pop("config", None)
+            for name, items in (values.pop("config") or {}).items():
+                values[name] = items + (values[name] or [])  # of two with one key the later counts: the flag's
             return command(**{name: value for name, value in values.items() if value is not None and value != []})
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -45,11 +65,11 @@ def split(given: Mapping[str, Any], *models: type[BaseModel]) -> list[dict[str, 
 
 
 def key_values(texts: list[str], flag: str) -> dict[str, str]:
-    """KEY=VALUE texts as a dictionary."""
+    """KEY=VALUE texts as a dictionary; dashes in a key are as good as underscores."""
     pairs: dict[str, str] = {}
     for text in texts:
         key, sign, value = text.partition("=")
-        if not sign or not key:
+        if not sign or not key.strip():
             raise InputError(f"{flag} {text}: write it as KEY=VALUE")
         pairs[key.strip().replace("-", "_")] = value.strip()
     return pairs
@@ -58,9 +78,15 @@ def key_values(texts: list[str], flag: str) -> dict[str, str]:
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     kind, many = _type(field.annotation)
     default = field.get_default(call_default_factory=True)
-    shown = "" if default in (None, [], False) or field.is_required() else f" [default: {default}]"
+    shown = "" if default is None or default is False or default == [] else f" [default: {default}]"
+    help_text = (field.description or "") + shown
+    section = SECTION.get(name)
     option = typer.Option(
-        *_declarations(name, kind), help=(field.description or "") + shown, show_default=False, metavar=_metavar(field)
+        *_declarations(name, kind),
+        help=help_text,
+        show_default=False,
+        metavar=None if kind is bool else _metavar(field, kind),
+        rich_help_panel=section,
     )
     # None tells a flag that was not given from one that was; the model knows its own default.
     annotation = list[kind] if many else kind | None  # type: ignore[valid-type]
@@ -76,9 +102,10 @@ def _declarations(name: str, kind: Any) -> tuple[str, ...]:
     return (flag,)
 
 
-def _metavar(field: FieldInfo) -> str | None:
+def _metavar(field: FieldInfo, kind: Any) -> str:
     extra = field.json_schema_extra
-    return str(extra["metavar"]) if isinstance(extra, dict) and "metavar" in extra else None
+    named = extra.get("metavar") if isinstance(extra, dict) else None
+    return str(named or {int: "N", float: "X"}.get(kind, "TEXT"))
 
 
 def _type(annotation: Any) -> tuple[Any, bool]:
@@ -92,37 +119,68 @@ def _type(annotation: Any) -> tuple[Any, bool]:
 
 def _config_parameter() -> inspect.Parameter:
     option = typer.Option(
-        "--config", help="YAML file with the same keys; flags win.", is_eager=True, callback=_read_config, metavar="FILE"
+        "--config",
+        help="YAML file with the same keys, such as `method: heapsort`; flags win.",
+        is_eager=True,
+        callback=_read_config,
+        metavar="FILE",
     )
     return inspect.Parameter(
         "config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
     )
 
 
-def _read_config(context: typer.Context, path: str | None) -> str | None:
-    """Makes the file's values the defaults of all other flags."""
+def _read_config(context: typer.Context, path: str | None) -> Any:
+    """Makes the file's values the defaults of all flags; returns those of flags that may be given several times."""
     if path is None:
         return None
+    flag_of = {
+        name.lstrip("-").replace("-", "_"): parameter
+        for parameter in context.command.params
+        for name in parameter.opts
+        if name.startswith("--") and parameter.name != "config"
+    }
+    defaults: dict[str, Any] = {}
+    lists: dict[str, list[str]] = {}
+    for key, value in _mapping(path).items():
+        flag: Any = flag_of.get(str(key).replace("-", "_"))
+        if flag is None:
+            raise InputError(f"--config {path}: {key} is no flag of this command")
+        if value is None:
+            continue
+        if getattr(flag, "multiple", False):
+            lists[flag.name] = _many(value)
+        else:
+            defaults[flag.name] = _one(path, key, value, getattr(flag, "is_flag", False))
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return lists
+
+
+def _mapping(path: str) -> dict[Any, Any]:
     import yaml
 
+    from llmrank.data.files import open_lines
+
+    text = "\n".join(line for _, line in open_lines(path))
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise InputError(f"--config {path}: the file cannot be read ({error.strerror})") from error
+        values = yaml.safe_load(text) or {}
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        problem = f"{error.problem} {error.context or ''}".strip()
+        cure = "write keys with values, like `method: heapsort`"
+        raise InputError.at(path, line, f"this is no YAML ({problem}); {cure}") from error
     except yaml.YAMLError as error:
         raise InputError(f"--config {path}: this is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise InputError(f"--config {path}: it must hold keys with values, like `method: heapsort`")
-    known = {p.name: p for p in context.command.params if p.name != "config"}
-    defaults: dict[str, Any] = {}
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
-        if name not in known:
-            raise InputError(f"--config {path}: {key} is no flag of this command")
-        many = getattr(known[name], "multiple", False)
-        defaults[name] = _many(value) if many else value
-    context.default_map = {**(context.default_map or {}), **defaults}
-    return path
+    return values
+
+
+def _one(path: str, key: Any, value: Any, is_switch: bool) -> Any:
+    if is_switch != isinstance(value, bool) or isinstance(value, list | dict):
+        wanted = "true or false" if is_switch else "one value; put words such as no and off in quotes"
+        raise InputError(f"--config {path}: {key}: {value!r} does not fit, it takes {wanted}")
+    return value if is_switch else str(value)
 
 
 def _many(value: Any) -> list[str]:

@@ -25,13 +25,20 @@ class RerankFlags(BaseModel):
     queries: Annotated[str | None, _file("Queries: TSV, JSONL or TREC topics.")] = None
     corpus: Annotated[str | None, _file("Documents: TSV or JSONL.")] = None
     run: Annotated[str | None, _file("First-stage run, TREC six columns.")] = None
-    requests: Annotated[str | None, _file("JSONL of queries with their candidates, in place of the three above.")] = None
+    requests: Annotated[str | None, _file("JSONL of queries with their candidates, in place of the three above.")] = (
+        None
+    )
     backend: Annotated[
-        str | None, Field(description="openai:MODEL, simulated:QRELS, lexical, replay:LEDGER.", json_schema_extra={"metavar": "SPEC"})
+        str | None,
+        Field(
+            description="openai:MODEL, simulated:QRELS, lexical, replay:LEDGER.", json_schema_extra={"metavar": "SPEC"}
+        ),
     ] = None
     method: Annotated[str, Field(description="`llmrank methods` lists them.")] = "sliding-window"
     template: Annotated[str | None, Field(description="Name or path; else the method's own.")] = None
-    option: Annotated[list[str], Field(description="Option of the method.", json_schema_extra={"metavar": "KEY=VALUE"})] = []
+    option: Annotated[
+        list[str], Field(description="Option of the method.", json_schema_extra={"metavar": "KEY=VALUE"})
+    ] = []
     depth: Annotated[int, Field(ge=0, description="How many of a query's first documents are reranked.")] = 100
 
 
@@ -75,7 +82,7 @@ def open_inputs(flags: RerankFlags) -> AbstractContextManager[RerankInputs]:
     from llmrank.data.inputs import RerankInputs
 
     if flags.requests is not None:
-        return RerankInputs.from_requests(flags.requests)
+        return RerankInputs.from_requests(flags.requests, flags.depth)
     assert flags.queries is not None
     assert flags.corpus is not None
     assert flags.run is not None

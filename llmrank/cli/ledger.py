@@ -5,44 +5,50 @@ from __future__ import annotations
 import datetime
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmrank.cli.commands import say
 from llmrank.errors import InputError
 
 if TYPE_CHECKING:
     from llmrank.llm.ledger import Ledger, Row
 
-app = typer.Typer(help="Look into the ledger, the file of all replies.", no_args_is_help=True)
-File = Annotated[str | None, typer.Option("--ledger", help="The ledger; else the one in your cache folder.", metavar="FILE")]
+File = Annotated[
+    str | None, typer.Option("--ledger", help="The ledger; else the one in your cache folder.", metavar="FILE")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 BATCH = 500
+STATS = """
+SELECT kind, model, count(*) AS replies, min(created), max(created), sum(length(reply) + length(request))
+FROM replies GROUP BY kind, model ORDER BY kind, model
+"""
 
 
-@app.command()
 def stats(ledger: File = None, as_json: AsJson = False) -> None:
     """Count the replies of each model.
 
     Example: llmrank ledger stats
     """
     book = _open(ledger)
-    sql = "SELECT kind, model, count(*), min(created), max(created), sum(length(reply) + length(request)) FROM replies GROUP BY kind, model ORDER BY kind, model"
     names = ("kind", "model", "replies", "first", "last", "bytes")
-    rows = [dict(zip(names, row, strict=True)) for row in book.query(sql)]
+    rows = [dict(zip(names, row, strict=True)) for row in book.query(STATS)]
     if as_json:
-        print(json.dumps({"file": str(book.path), "models": rows}))
+        print(json.dumps({"file": str(book.path), "replies": sum(row["replies"] for row in rows), "models": rows}))
         return
-    print(f"{book.path}: {sum(row['replies'] for row in rows)} replies")
+    print(f"{book.path}: {_replies(sum(row['replies'] for row in rows))}")
     for row in rows:
-        print(f"  {row['kind']}:{row['model']}: {row['replies']} replies, {_day(row['first'])} to {_day(row['last'])}, {row['bytes']} bytes")
+        print(f"  {row['kind']}:{row['model']}")
+        when = f"{_day(row['first'])} to {_day(row['last'])}"
+        print(f"      {_replies(row['replies'])}, {when}, {row['bytes'] / 1e6:.1f} MB")
 
 
-@app.command()
 def show(
-    key: Annotated[str, typer.Argument(help="A key, or its beginning.", metavar="KEY")], ledger: File = None, as_json: AsJson = False
+    key: Annotated[str, typer.Argument(help="A key, or its beginning.", metavar="KEY")],
+    ledger: File = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show one reply with the request that it answers.
 
@@ -53,22 +59,26 @@ def show(
         raise InputError(f"{key}: a key is written in hexadecimal, at least its first 4 digits")
     found = list(book.rows("lower(substr(hex(key), 1, ?)) = ?", (len(key), key.lower())))
     if len(found) != 1:
-        raise InputError(f"{key}: {len(found) or 'no'} replies in {book.path} have a key that begins so; give {'more digits' if found else 'another'}")
-    record = _record(found[0])
+        fits = f"{len(found)} replies have keys that begin" if found else "no reply has a key that begins"
+        cure = "give more digits" if found else "`llmrank ledger export` lists the keys"
+        raise InputError(f"{book.path}: {fits} with {key}; {cure}")
+    record = _record(book, found[0])
     if as_json:
         print(json.dumps(record))
         return
-    request = record["request"]
-    print(f"key      {record['key']}\nmodel    {record['kind']}:{record['model']}\nfrom     {record['origin'] or '-'}\nat       {_day(record['created'])}")
-    prompt = request[1]
+    for name in ("key", "model", "origin"):
+        print(f"{name:8} {record[name] or '-'}")
+    print(f"{'created':8} {_day(record['created'])}")
+    prompt = record["request"][1]
     for role, content in prompt if isinstance(prompt, list) else [("prompt", prompt)]:
         print(f"--- {role}\n{content}")
     print(f"--- reply\n{record['reply'][0]}")
 
 
-@app.command()
 def export(
-    output: Annotated[str, typer.Option(help="JSONL file; - for standard output.", metavar="OUT.jsonl")] = "-", ledger: File = None
+    output: Annotated[str, typer.Option(help="JSONL file; - for standard output.", metavar="OUT.jsonl")] = "-",
+    ledger: File = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write all replies as JSON lines.
 
@@ -76,15 +86,21 @@ def export(
     """
     from llmrank.data.files import writing
 
-    book = _open(ledger)
+    if as_json and output == "-":
+        raise InputError("--json and --output -: both would write to standard output; name a file")
+    book, count = _open(ledger), 0
     with writing(output) as file:
         for row in book.rows():
-            file.write(json.dumps(_record(row)) + "\n")
+            file.write(json.dumps(_record(book, row)) + "\n")
+            count += 1
+    if as_json:
+        print(json.dumps({"file": str(book.path), "replies": count, "output": output}))
 
 
-@app.command()
 def merge(
-    sources: Annotated[list[str], typer.Argument(help="Ledgers to take replies from.", metavar="LEDGER...")], ledger: File = None
+    sources: Annotated[list[str], typer.Argument(help="Ledgers to take replies from.", metavar="LEDGER")],
+    ledger: File = None,
+    as_json: AsJson = False,
 ) -> None:
     """Add the replies of other ledgers to one; what is there already stays.
 
@@ -92,22 +108,28 @@ def merge(
     """
     from llmrank.llm.ledger import Ledger, default_path
 
-    books = [_open(source) for source in sources]
+    books = [_open(source) for source in sources]  # all of them, before anything is written
     into = Ledger(ledger or default_path())
+    counts = []
     for book in books:
-        added, seen, batch = 0, 0, []
+        added, seen, batch = 0, 0, list[Any]()
         for row in book.rows():
             batch.append(row)
             if len(batch) == BATCH:
                 added, seen, batch = added + into.add(batch), seen + len(batch), []
         added, seen = added + into.add(batch), seen + len(batch)
-        print(f"{book.path}: {added} of {seen} replies were new to {into.path}")
+        counts.append({"file": str(book.path), "replies": seen, "new": added})
+        if not as_json:
+            print(f"{book.path}: {added} of {_replies(seen)} were new to {into.path}")
+    if as_json:
+        print(json.dumps({"file": str(into.path), "merged": counts}))
     into.close()
 
 
-@app.command()
-def verify(ledger: File = None) -> int:
-    """Read every reply, and check that each stands under its own key; exits with 2 where one does not.
+def verify(ledger: File = None, as_json: AsJson = False) -> int:
+    """Read every reply, and check that each stands under its own key.
+
+    Exits with 2 where one does not.
 
     Example: llmrank ledger verify
     """
@@ -115,10 +137,11 @@ def verify(ledger: File = None) -> int:
 
     from llmrank.llm.types import Reply
 
-    book, wrong, count = _open(ledger), 0, 0
+    book, count, damaged = _open(ledger), 0, list[str]()
     (state,) = book.query("PRAGMA integrity_check(1)")[0]
     if state != "ok":
-        raise InputError(f"{book.path}: the file is damaged ({state}); what can be read of it: llmrank ledger export")
+        problem = " ".join(str(state).split())
+        raise InputError(f"{book.path}: the file is damaged ({problem}); what can be read of it: llmrank ledger export")
     for row in book.rows():
         count += 1
         try:
@@ -127,18 +150,25 @@ def verify(ledger: File = None) -> int:
         except (ValueError, TypeError):
             sound = False
         if not sound:
-            wrong += 1
-            print(f"{row.key.hex()}: damaged", file=sys.stderr)
-    print(f"{book.path}: {count} replies, {wrong} damaged")
-    return 2 if wrong else 0
+            damaged.append(row.key.hex())
+    if as_json:
+        print(json.dumps({"file": str(book.path), "replies": count, "damaged": damaged}))
+    else:
+        print(f"{book.path}: {_replies(count)}, {len(damaged)} damaged")
+    if damaged:
+        keys = ", ".join(damaged[:3]) + (", ..." if len(damaged) > 3 else "")
+        say(f"llmrank: {book.path}: {len(damaged)} damaged ({keys}); --json lists all")
+    return 2 if damaged else 0
 
 
-@app.command()
 def prune(
-    model: Annotated[str | None, typer.Option(help="Only replies of this model.")] = None,
-    older_than: Annotated[float | None, typer.Option(help="Only replies older than so many days.", metavar="DAYS")] = None,
+    model: Annotated[str | None, typer.Option(help="Only replies of this model.", metavar="NAME")] = None,
+    older_than: Annotated[
+        float | None, typer.Option(help="Only replies older than so many days.", metavar="DAYS")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without it only the number is told.")] = False,
     ledger: File = None,
+    as_json: AsJson = False,
 ) -> None:
     """Remove replies for good.
 
@@ -148,6 +178,8 @@ def prune(
 
     if model is None and older_than is None:
         raise InputError("name what to remove: --model NAME, --older-than DAYS, or both")
+    if older_than is not None and not older_than >= 0:
+        raise InputError(f"--older-than {older_than:g}: it must not be below 0")
     where, parameters = ["1"], list[Any]()
     if model is not None:
         where, parameters = [*where, "model = ?"], [*parameters, model]
@@ -156,31 +188,43 @@ def prune(
     condition = " AND ".join(where)
     book = _open(ledger, read_only=not yes)
     (count,) = book.query(f"SELECT count(*) FROM replies WHERE {condition}", tuple(parameters))[0]
-    if not yes:
-        print(f"{book.path}: {count} replies would be removed; add --yes to do it")
-        return
-    removed = book.delete(condition, tuple(parameters))
-    book.compact()
-    book.close()
-    print(f"{book.path}: {removed} replies removed")
+    if yes:
+        count = book.delete(condition, tuple(parameters))
+        book.compact()
+        book.close()
+    if as_json:
+        print(json.dumps({"file": str(book.path), "replies": count, "removed": yes}))
+    else:
+        print(f"{book.path}: {_replies(count)} {'removed' if yes else 'would be removed; add --yes to do it'}")
 
 
 def _open(path: str | None, *, read_only: bool = True) -> Ledger:
     from llmrank.llm.ledger import Ledger, default_path
 
-    return Ledger(Path(path) if path else default_path(), read_only=read_only)
+    place = Path(path) if path is not None else default_path()
+    if not place.exists():  # also where it would be made: there is nothing to look into, or to remove
+        raise InputError(f"{place}: there is no ledger here; `llmrank rerank` makes one, --ledger names another")
+    return Ledger(place, read_only=read_only)
 
 
-def _record(row: Row) -> dict[str, Any]:
+def _record(book: Ledger, row: Row) -> dict[str, Any]:
+    try:
+        reply, request = json.loads(row.reply), json.loads(row.request)
+    except ValueError:
+        raise InputError(f"{book.path}: the reply {row.key.hex()} is damaged; run `llmrank ledger verify`") from None
     return {
         "key": row.key.hex(),
         "kind": row.kind,
         "model": row.model,
         "origin": row.origin,
         "created": row.created,
-        "reply": json.loads(row.reply),
-        "request": json.loads(row.request),
+        "reply": reply,
+        "request": request,
     }
+
+
+def _replies(count: int) -> str:
+    return f"{count} {'reply' if count == 1 else 'replies'}"
 
 
 def _day(seconds: float) -> str:

@@ -2,30 +2,83 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
 import sys
+import traceback
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from llmrank import __version__
-from llmrank.cli import demo, evaluate, ledger, methods, plan, prompts, rerank
+from llmrank.cli.commands import SETTINGS, Entries, Entry, Group, group, say
 from llmrank.errors import LlmrankError
+
+COMMANDS: dict[str, Entry | Entries] = {
+    "rerank": Entry("Rerank a run with a large language model.", "llmrank.cli.rerank:rerank"),
+    "plan": Entries(
+        "Say what a job will cost, before anything is sent.",
+        "llmrank plan rerank --requests requests.jsonl --backend openai:gpt-4o-mini",
+        {"rerank": Entry("Price a reranking job: the flags are those of `llmrank rerank`.", "llmrank.cli.plan:rerank")},
+    ),
+    "evaluate": Entry(
+        "Measure runs against judgments, with intervals, and test them against a baseline.",
+        "llmrank.cli.evaluate:evaluate",
+    ),
+    "fuse": Entry("Fuse runs of the same topics into one.", "llmrank.cli.fuse:fuse"),
+    "aggregate": Entry(
+        "Turn comparisons of items into scores with intervals, and say what the comparisons can support.",
+        "llmrank.cli.aggregate:aggregate",
+    ),
+    "agree": Entry(
+        "Measure how far judges agree with the truth, each figure with its n and a 95% interval.",
+        "llmrank.cli.agree:agree",
+    ),
+    "methods": Entry("List the reranking methods: what each asks, needs and costs.", "llmrank.cli.methods:methods"),
+    "prompts": Entries(
+        "List, show, render, check and compare templates.",
+        "llmrank prompts list",
+        {
+            "list": Entry("List the templates that ship with llmrank.", "llmrank.cli.prompts:list_"),
+            "show": Entry("Print a template file as it is.", "llmrank.cli.prompts:show"),
+            "render": Entry(
+                "Print the prompt that a template makes, message by message.", "llmrank.cli.prompts:render"
+            ),
+            "lint": Entry("Check templates; exits with 2 where one cannot be used.", "llmrank.cli.prompts:lint"),
+            "diff": Entry("Show how two templates differ, line by line.", "llmrank.cli.prompts:diff"),
+        },
+    ),
+    "ledger": Entries(
+        "Look into the ledger, the file of all replies.",
+        "llmrank ledger stats",
+        {
+            "stats": Entry("Count the replies of each model.", "llmrank.cli.ledger:stats"),
+            "show": Entry("Show one reply with the request that it answers.", "llmrank.cli.ledger:show"),
+            "export": Entry("Write all replies as JSON lines.", "llmrank.cli.ledger:export"),
+            "merge": Entry(
+                "Add the replies of other ledgers to one; what is there already stays.", "llmrank.cli.ledger:merge"
+            ),
+            "verify": Entry(
+                "Read every reply, and check that each stands under its own key.", "llmrank.cli.ledger:verify"
+            ),
+            "prune": Entry("Remove replies for good.", "llmrank.cli.ledger:prune"),
+        },
+    ),
+    "demo": Entry("Rerank a small bundled collection with several methods, and compare them.", "llmrank.cli.demo:demo"),
+}
+"""Every command with its sentence, so that `llmrank --help` need not import what only one of them uses."""
 
 app = typer.Typer(
     name="llmrank",
-    help="Rerank retrieved candidates and judge relevance with a large language model, and know how far to trust it.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
+    help="Rerank retrieved candidates and judge relevance with a large language model, and know how far to trust it."
+    "\n\nExample: llmrank demo",
+    cls=Group,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=SETTINGS,
 )
-app.command("rerank")(rerank.rerank)
-app.command("evaluate")(evaluate.evaluate)
-app.command("methods")(methods.methods)
-app.command("demo")(demo.demo)
-app.add_typer(plan.app, name="plan")
-app.add_typer(prompts.app, name="prompts")
-app.add_typer(ledger.app, name="ledger")
 
 
 def _print_version(wanted: bool) -> None:
@@ -37,40 +90,58 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Runs a command and exits with its code; every error is one line."""
-    sys.exit(run(arguments))
+def main() -> None:
+    """Runs the command that the program was called with, and exits with its code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")  # what is piped on is data, whatever the terminal speaks
+    sys.exit(run())
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """Ends a job as Ctrl-C does: in order, with what is done written."""
+    interrupt = signal.getsignal(signal.SIGINT)
+    if callable(interrupt):
+        interrupt(number, frame)
+    else:  # Ctrl-C is ignored, as in a job of the shell's background; being asked to end is not
+        raise KeyboardInterrupt
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns the exit code."""
+    """Runs a command; returns the exit code. Every error is one line on stderr."""
     try:
-        code: Any = app(arguments, standalone_mode=False)
-    except LlmrankError as error:
-        return _complain(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _complain("interrupted", 130)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
-        return 1
+        code: Any = group(app, COMMANDS).main(args=arguments, prog_name="llmrank", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
     except Exception as error:
-        message = getattr(error, "format_message", None)  # bad usage, in typer's own words
-        if message is None:
-            raise
+        return _complain(error)
+
+
+def _complain(error: Exception) -> int:
+    """Tells of an error in one line; returns the exit code that it stands for."""
+    if isinstance(error, BrokenPipeError):  # whoever read our output has gone; there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, LlmrankError):
+        text, code = str(error), error.exit_code
+    elif (said := getattr(error, "format_message", None)) is not None:  # bad usage, in typer's own words
         usage = getattr(error, "ctx", None)
-        hint = f"; see `{usage.command_path} --help`" if usage is not None else ""
-        return _complain(f"{message().rstrip('.')}{hint}", 2)
-    return code if isinstance(code, int) else 0
-
-
-def _complain(text: str, code: int) -> int:
-    print(f"llmrank: {' '.join(text.split())}", file=sys.stderr)
+        text, code = said().rstrip("."), 2
+        text += f"; see `{usage.command_path} --help`" if usage is not None else ""
+    elif isinstance(error, OSError):
+        place = error.filename or "reading or writing failed"
+        text, code = f"{place}: {error.strerror or error}", 1
+    else:
+        (*_, last) = traceback.extract_tb(error.__traceback__)
+        place = f"{last.filename}:{last.lineno}"
+        text, code = f"a mistake in llmrank: {type(error).__name__}: {error} ({place}); please report it", 1
+    say(f"llmrank: {text}")
     return code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,18 +23,20 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON
     if as_json:
         print(json.dumps({"methods": [_record(method) for method in known]}))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    for column in ("method", "asks", "calls", "rounds", "options"):
-        table.add_column(column, overflow="fold")
+    print(f"{'method':22} {'asks':8} needs")
     for method in known:
-        options = " ".join(f"{name}={_shown(option.default)}" for name, option in method.options.items())
-        table.add_row(method.name, method.question, *method.formula, options)
-    console = Console()
-    console.print(table)
-    console.print("n: candidates. Sources and needs: llmrank methods --json", style="dim")
+        print(f"{method.name:22} {method.question:8} {', '.join(method.needs)}")
+        calls, rounds = method.formula
+        options = " ".join(name + _shown(option.default) for name, option in method.options.items())
+        print(_indented(f"calls: {calls}; rounds: {rounds}"))
+        if options:
+            print(_indented(f"options: {options}"))
+    print("\nn: candidates of a query. An option is given as --option NAME=VALUE.")
+    print("What each method does, and its source: llmrank methods --json")
+
+
+def _indented(text: str) -> str:
+    return textwrap.fill(text, 80, initial_indent="    ", subsequent_indent="        ", break_on_hyphens=False)
 
 
 def _record(method: Method) -> dict[str, Any]:
@@ -53,5 +56,8 @@ def _record(method: Method) -> dict[str, Any]:
     }
 
 
-def _shown(value: Any) -> str:
-    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+def _shown(default: Any) -> str:
+    """A default as it would be given; nothing where it depends on the query."""
+    if default is None:
+        return ""
+    return "=" + (("on" if default else "off") if isinstance(default, bool) else str(default))

@@ -7,22 +7,26 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from llmrank.cli.commands import say
+
 if TYPE_CHECKING:
+    from llmrank.data.inputs import RerankInputs
+    from llmrank.llm.client import Totals
     from llmrank.rerank.job import JobResult
+    from llmrank.rerank.reranker import Reranker
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def say(text: str) -> None:
-    """One line on stderr, however long."""
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
-
-
 class Progress:
-    """Counts queries that are done, with rate, cost so far and time left."""
+    """What is done of a job, with rate, cost so far and time left.
 
-    def __init__(self, total: int, quiet: bool) -> None:
-        self.total, self.done = total, 0
+    The bar goes by questions, since queries are worked on side by side and end together.
+    """
+
+    def __init__(self, queries: int, questions: float, quiet: bool) -> None:
+        self.total, self.done = queries, 0
+        self._questions = max(1.0, questions)
         self._quiet = quiet
         self._started = self._last_line = time.monotonic()
         self._bar: Any = None
@@ -30,42 +34,46 @@ class Progress:
     def __enter__(self) -> Progress:
         if not self._quiet and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            self._bar = Bar(
-                TextColumn("reranking"),
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
-                TimeRemainingColumn(compact=True),
-                console=Console(stderr=True),
-                transient=True,
-            )
+            columns = (BarColumn(bar_width=16), TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True))
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
-            self._bar.add_task("", total=self.total, note="")
+            self._bar.add_task("", total=self._questions, note=f"0/{self.total} queries")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(self, _: object, result: JobResult) -> None:
-        self.done += 1
+    def update(self, result: JobResult, spent: Totals) -> None:
+        self.done = result.totals.queries
         if self._quiet:
             return
+        answered = min(self._questions, spent.calls + spent.reused)
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self.done, note=self._note(result))
+            self._bar.update(self._bar.task_ids[0], completed=answered, note=self._note(spent))
             return
         now = time.monotonic()
         if now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            left = (now - self._started) / self.done * (self.total - self.done)
-            say(f"{self.done} of {self.total} queries, {self._note(result)}, {left:.0f} s left")
+            left = (now - self._started) * (self._questions - answered) / answered if answered else None
+            say(f"{self._note(spent)}{'' if left is None else f', about {left:.0f} s left'}")
 
-    def _note(self, result: JobResult) -> str:
-        sums = result.totals.sums
-        rate = sums["calls"] / max(1e-9, time.monotonic() - self._started)
-        failed = f", {sums['failed']} failed" if sums["failed"] else ""
-        cost = "" if result.totals.cost is None else f", {result.totals.cost:.4f} USD"
-        return f"{sums['calls']} calls, {rate:.1f}/s{failed}{cost}"
+    def _note(self, spent: Totals) -> str:
+        rate = spent.calls / max(1e-9, time.monotonic() - self._started)
+        reused = f", {spent.reused} reused" if spent.reused else ""
+        cost = "" if spent.cost is None else f", {spent.cost:.4f} USD"
+        return f"{self.done}/{self.total} queries, {spent.calls} calls, {rate:.1f}/s{reused}{cost}"
+
+
+def expected_questions(reranker: Reranker, inputs: RerankInputs) -> float:
+    """How many questions a job will ask: the middle, where that depends on the answers."""
+    total = 0.0
+    for n, queries in inputs.sizes.items():
+        calls, _ = reranker.method.expected(n, reranker.options)
+        total += queries * (calls if isinstance(calls, int) else sum(calls) / 2)
+    return total * reranker.settings.samples

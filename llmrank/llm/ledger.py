@@ -202,6 +202,19 @@ def damaged(path: Path, error: Exception) -> LedgerError:
 
 
 def _open(path: Path, read_only: bool) -> sqlite3.Connection:
+    deadline = time.monotonic() + LOCKED_LONGEST
+    while True:
+        try:
+            return _connected(path, read_only)
+        except LedgerError as error:
+            # SQLite does not wait for a file that another process is just making.
+            busy = isinstance(error.__cause__, sqlite3.OperationalError) and _locked(error.__cause__)
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(LOCKED_SECONDS)
+
+
+def _connected(path: Path, read_only: bool) -> sqlite3.Connection:
     exists = path.exists() and path.stat().st_size > 0 if path.parent.is_dir() else False
     if read_only and not exists:
         raise LedgerError(f"{path}: there is no ledger here; name one that exists")

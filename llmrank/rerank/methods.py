@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, TypeVar, get_type_hints
+from importlib.util import find_spec
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from llmrank.ask.base import Ask
 from llmrank.errors import InputError, LlmrankError
@@ -19,8 +21,10 @@ Count = int | tuple[int, int]
 """A number of questions or rounds: one number, or the least and the most where it depends on the answers."""
 
 LEAST: dict[str, int] = {"k": 1, "window": 2, "stride": 1, "passes": 1, "children": 1, "repeats": 1, "block_size": 2}
-LEAST |= {"group_size": 1, "shuffles": 1, "pool": 2, "beam": 1, "rounds": 1, "budget": 1}
+LEAST |= {"group_size": 1, "shuffles": 1, "pool": 2, "beam": 1, "rounds": 1, "budget": 1, "m": 2, "r": 1}
 CLAMPED = ("k", "window", "stride", "block_size", "group_size", "pool")
+FAMILIES = ("listwise", "tournaments", "blocks", "consistency", "setwise", "pairwise", "sorts", "matches", "active", "pointwise")
+"""The modules that hold methods, in the order in which these are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,12 @@ class Method:
     """How many items one prompt may show, of n."""
     whole: bool = False
     """Texts are never cut to make a prompt fit."""
+    worst: bool = False
+    """It asks `choose` for the worst, and needs a template that does."""
+    problem: Callable[..., str | None] = lambda n, **options: None
+    """Why a query of n items cannot be ranked with these options, as the end of a sentence; None where it can."""
+    around: Callable[[Method, Mapping[str, Any]], Method] = lambda method, given: method
+    """The method as it is with the options given; another where it wraps one that they name."""
     options: Mapping[str, Option] = field(default_factory=dict)
     draws: bool = False
     """It draws at random, and takes a seed."""
@@ -91,11 +101,26 @@ class Method:
             )
         if "sample" in values and not 0 < values["sample"] <= 1:
             raise InputError(f"--option sample={values['sample']}: it must lie above 0 and not above 1")
+        if "level" in values and not 0 < values["level"] < 1:
+            raise InputError(f"--option level={values['level']}: it must lie between 0 and 1")
+        if "r" in values and 2 * values["r"] > values["m"]:
+            raise InputError(f"--option r={values['r']}: at most half of a group, {values['m'] // 2} of m, can go up")
+        if values.get("design") == "triangular" and values["repeats"] != 2:
+            raise InputError(
+                f"--option repeats={values['repeats']}: the triangular design shows every document twice; leave it at 2"
+            )
+        for name, known in NAMED.items():
+            if name in values and values[name] != self.options[name].default and values[name] not in known():
+                raise InputError(f"--option {name}={values[name]}: there are {', '.join(known())}")
         return values
 
     def clamped(self, values: Mapping[str, Any], n: int) -> dict[str, Any]:
         """The options for a query of n items: what goes beyond them is cut back to them."""
         return {name: min(value, max(n, 1)) if name in CLAMPED else value for name, value in values.items()}
+
+    def given(self, options: Mapping[str, Any]) -> Method:
+        """The method as it is with these options: where one of them names a method that it wraps, with that one's."""
+        return self.around(self, options)
 
     async def run(self, items: Sequence[Item], ask: Ask, values: Mapping[str, Any], *, seed: int = 0) -> Ranked:
         """The ranking of the items. `values` are checked options; `seed` is for methods that draw."""
@@ -163,15 +188,30 @@ def find(name: str) -> Method:
 
 def all_methods() -> dict[str, Method]:
     """Every method, in the order of the families."""
-    from llmrank.rerank import listwise, pairwise, pointwise, setwise  # noqa: F401  importing them fills the table
-
+    for family in FAMILIES:
+        if find_spec(f"llmrank.rerank.{family}") is None:
+            continue
+        import_module(f"llmrank.rerank.{family}")  # which fills the table
     for entry in entry_points(group="llmrank.methods"):
         entry.load()
     return METHODS
 
 
+def between(least: int, most: int) -> Count:
+    """The count from its least to its most; one number where they are the same."""
+    return least if least == most else (least, most)
+
+
+def top_first(items: Sequence[Item], top: Sequence[Item]) -> list[Item]:
+    """The items of `top`, then all others in first-stage order."""
+    chosen = set(top)
+    return [*top, *(item for item in items if item not in chosen)]
+
+
 def by_score(items: Sequence[Item], scores: Sequence[float | None], score_kind: str) -> Ranked:
     """The items by falling score, equal ones as they stood; one without a score keeps its place among them."""
+    if all(score is None for score in scores):
+        return Ranked(list(items))
     best = sorted((i for i, score in enumerate(scores) if score is not None), key=lambda i: -(scores[i] or 0.0))
     scored = iter(best)
     order = [i if score is None else next(scored) for i, score in enumerate(scores)]
@@ -182,10 +222,16 @@ def _options(strategy: Strategy) -> dict[str, Option]:
     hints = get_type_hints(strategy)
     parameters = inspect.signature(strategy).parameters.values()
     return {
-        p.name: Option(hints.get(p.name, str), p.default)
+        p.name: Option(_plain(hints.get(p.name, str)), p.default)
         for p in parameters
         if p.kind is p.KEYWORD_ONLY and p.name != "seed"
     }
+
+
+def _plain(hint: Any) -> type:
+    """The type of an option that may also be left open: `int` of `int | None`."""
+    known: list[type] = [arg for arg in get_args(hint) if arg is not type(None)]
+    return known[0] if known else hint
 
 
 def _converted(name: str, value: Any, wanted: type) -> Any:
@@ -203,3 +249,23 @@ def _converted(name: str, value: Any, wanted: type) -> Any:
 
 _SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 _WORDS = {int: "a whole number", float: "a number", bool: "on or off", str: "a word"}
+
+
+def _aggregates() -> Iterable[str]:
+    from llmrank.aggregate.methods import METHODS as KNOWN  # loaded only when it is asked for: it takes scipy
+
+    return ("wins", *KNOWN)
+
+
+def _designs() -> Iterable[str]:
+    from llmrank.rerank.designs import DESIGNS
+
+    return DESIGNS
+
+
+NAMED: dict[str, Callable[[], Iterable[str]]] = {
+    "aggregate": _aggregates,
+    "design": _designs,
+    "consensus": lambda: ("kemeny", "borda"),
+}
+"""Options whose values are names, and what these may be."""

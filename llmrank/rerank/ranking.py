@@ -40,8 +40,10 @@ class Row:
     cost: float | None = None
     seconds: float = 0.0
     score_kind: str | None = None
+    repairs: dict[str, int] = field(default_factory=dict)
+    """How often each kind of repair was made."""
     reasons: dict[str, int] = field(default_factory=dict)
-    """How often each kind of repair and each reason for a failure occurred."""
+    """How often a question failed for each reason."""
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,6 +84,7 @@ class RowTotals:
     queries: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     sums: Counter[str] = field(default_factory=Counter)
+    repairs: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     cost: float | None = None
 
@@ -90,6 +93,7 @@ class RowTotals:
         self.statuses[row.status] += 1
         for name in SUMMED:
             self.sums[name] += getattr(row, name)
+        self.repairs.update(row.repairs)
         self.reasons.update(row.reasons)
         if row.cost is not None:
             self.cost = (self.cost or 0.0) + row.cost
@@ -105,6 +109,7 @@ class RowTotals:
             "statuses": dict(self.statuses),
             **{name: self.sums[name] for name in SUMMED},
             "cost": self.cost,
+            "repairs": dict(self.repairs.most_common()),
             "reasons": dict(self.reasons.most_common()),
         }
 

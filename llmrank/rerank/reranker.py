@@ -177,8 +177,8 @@ class Reranker:
                 f"--template {template.name} can name {most} documents, the method {method.name} would show more; "
                 "take a template with numbers, or show fewer"
             )
-        if template.header.worst:
-            raise InputError(f"--template {template.name} asks for the worst, the method {method.name} for the best")
+        if template.header.worst != method.worst:
+            raise InputError(f"--template {template.name} and the method {method.name} do not both ask for the worst")
         temperature = self.settings.temperature
         if self.settings.samples > 1 and not (template.header.temperature if temperature is None else temperature):
             raise InputError(
@@ -235,6 +235,7 @@ def _ranking(
         cost=tally.cost,
         seconds=round(seconds, 6),
         score_kind=ranked.score_kind,
+        repairs=dict(tally.repairs.most_common()),
         reasons=dict(tally.reasons.most_common()),
     )
     return Ranking(query, hits, row)

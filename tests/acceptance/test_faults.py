@@ -162,7 +162,7 @@ def test_the_format_can_be_restated_once() -> None:
         assert len(stub.bodies) == 2
         assert [m["role"] for m in stub.bodies[1]["messages"]] == ["system", "user", "assistant", "user"]
     assert (ranking.row.questions, ranking.row.calls, ranking.row.repaired) == (1, 2, 1)
-    assert ranking.row.reasons == {"asked-again": 1}
+    assert ranking.row.repairs == {"asked-again": 1}
 
 
 HOSTILE = {

@@ -78,9 +78,9 @@ class TestJson:
         # Of the four signs of (+1/2, -1) all are at least as far from 0 as the sum seen; so two tests give 1 and 1.
         assert (test["p_randomization"], test["p_holm"]) == (1.0, 1.0)
 
-    def test_has_values_of_topics_and_tests_only_where_asked_for(self) -> None:
+    def test_has_the_values_of_topics_and_tests_only_where_asked_for(self) -> None:
         (base,) = run_json("base.trec")["runs"].values()
-        assert set(base) == {"measures", "missing", "ignored"}
+        assert set(base) == {"measures", "per_query", "missing", "ignored"}
         assert list(base["measures"]) == ["nDCG@10", "AP", "RR@10", "R@100"]
 
     def test_counts_only_shared_topics_where_asked_for(self) -> None:

@@ -1,0 +1,5 @@
+"""`python -m llmrank` is `llmrank`."""
+
+from llmrank.cli.main import main
+
+main()
