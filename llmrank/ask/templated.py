@@ -160,7 +160,7 @@ class TemplateAsk(Ask):
         if cap is not None and max((p.size for p in prepared), default=0) > cap:
             texts = [self._capped(d, p, cap) for d, p in zip(documents, prepared, strict=True)]
         room = manner.context - (manner.max_completion_tokens or self.template.completion_tokens(len(documents)))
-        if sum(p.size for p in prepared) <= room:
+        if sum([p.size for p in prepared]) <= room:
             rendered = self._render(documents, prepared, texts)
             if _size(rendered) <= room:  # bytes bound tokens from above: nothing need be counted
                 return rendered
@@ -201,9 +201,13 @@ class TemplateAsk(Ask):
         return fitted
 
     def _prepare(self, document: Document) -> Prepared:
-        title = self._safe(document.title) if document.title else ""
-        text = self._safe(f"{document.title}\n{document.text}" if title else document.text)
-        prepared = self._prepared[document.id] = Prepared(text, title, len(text.encode()))
+        title, text = "", document.text
+        if document.title:
+            title = self._safe(document.title)
+            text = f"{document.title}\n{text}"
+        text = safe(text, identifiers=self._names_items)
+        prepared = Prepared(text, title, len(text) if text.isascii() else len(text.encode()))
+        self._prepared[document.id] = prepared
         return prepared
 
     def _safe(self, text: str) -> str:
@@ -231,7 +235,7 @@ def _texts(rendered: Rendered) -> list[str]:
 
 def _size(rendered: Rendered) -> int:
     """Bytes of the prompt, with room for what a chat template adds."""
-    return sum(len(text.encode()) + PER_MESSAGE for text in _texts(rendered))
+    return sum([(len(t) if t.isascii() else len(t.encode())) + PER_MESSAGE for t in _texts(rendered)])
 
 
 def _ends(scale: tuple[float, float] | None) -> tuple[tuple[str, float], ...]:

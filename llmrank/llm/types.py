@@ -49,7 +49,7 @@ class Constraint(NamedTuple):
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class About:
     """What a request is about. It stays on this side: only local backends (simulated, lexical) look at it."""
 
@@ -71,9 +71,9 @@ class Identity(NamedTuple):
     model: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would take as long to make as all its other fields to fill
 class Request:
-    """One prompt to one model: chat messages, or a raw prompt."""
+    """One prompt to one model: chat messages, or a raw prompt. Nothing changes it once it is made."""
 
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
@@ -142,7 +142,7 @@ class Reply:
     def loads(cls, stored: bytes) -> Reply:
         text, finish, reasoning, (prompt, completion, cached), tokens = orjson.loads(stored)
         if tokens is not None:
-            tokens = [Token(t, lp, tuple((w, p) for w, p in top)) for t, lp, top in tokens]
+            tokens = [Token(t, lp, tuple(map(tuple, top))) for t, lp, top in tokens]
         return cls(text, finish, tokens, reasoning, prompt, completion, cached)
 
 

@@ -13,6 +13,7 @@ GAP = "[\\s\u200b-\u200f\u2060\ufeff]{0,8}"  # bounded, so that no text takes mo
 NUMBER = "[\\d\u00b2\u00b3\u00b9\u2070-\u2079\u2080-\u2089\u2460-\u2473]{1,5}"
 NAME = "(?:(?:passage|document|doc|text|item|candidate|id)[s#:_.]{0,2})?"
 SUSPECT = re.compile(rf"[<{re.escape(OPENING)}{CONTROLS}{BIDI}\ud800-\udfff]")
+SUSPECT_BYTES = bytes(c for c in range(128) if SUSPECT.match(chr(c)))
 CONTROL = re.compile(rf"[{CONTROLS}\ud800-\udfff]")
 DIRECTION = re.compile(rf"[{BIDI}]")
 IDENTIFIER = re.compile(
@@ -38,9 +39,8 @@ def safe(text: str, *, identifiers: bool = True) -> str:
     Everything else, line breaks and any script included, stays as it is. Without `identifiers` brackets stay too, for
     prompts that name no items. Takes time linear in the text.
     """
-    if text.isprintable() and "<" not in text and "[" not in text and "［" not in text and "【" not in text:
-        return text  # the common case, told in a fraction of the time that the expressions below take
-    if not SUSPECT.search(text):
+    # The common case is told in a fraction of the time that the expressions below take.
+    if len(text.encode().translate(None, SUSPECT_BYTES)) == len(text) if text.isascii() else not SUSPECT.search(text):
         return text
     text = CONTROL.sub(" ", text)
     text = DIRECTION.sub("", text)

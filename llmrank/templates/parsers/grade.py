@@ -102,11 +102,13 @@ class LabelParser:
         total = sum(found.values())
         distribution = {name: found.get(name, 0.0) / total for name in names}
         label = named if named is not None else max(names, key=lambda name: distribution[name])
-        value, score_kind = {
-            "probability": (distribution[names[-1]], "probability"),
-            "expected": (math.fsum(p * self.labels[name] for name, p in distribution.items()), "expected-grade"),
-            "label": (self.labels[label], "grade"),
-        }[self.scoring]
+        if self.scoring == "probability":
+            value, score_kind = distribution[names[-1]], "probability"
+        elif self.scoring == "expected":
+            value = math.fsum(p * self.labels[name] for name, p in distribution.items())
+            score_kind = "expected-grade"
+        else:
+            value, score_kind = self.labels[label], "grade"
         return Grade(
             status="repaired" if repairs else "ok",
             repairs=repairs,

@@ -70,9 +70,11 @@ def label_probabilities(place: Place, labels: Sequence[str]) -> dict[str, float]
     known = tuple(labels)
     exact: dict[str, float] = {}
     begun: dict[str, float] = {}
-    for text, logprob in top(place.token):
+    # Only of more than 20 tokens does it matter which are the likeliest.
+    counted = place.token.top if len(place.token.top) <= TOP else top(place.token)
+    for text, logprob in counted:
         label, whole = _label_of(text, opening, known)
-        if label is not None:
+        if label is not None and logprob == logprob:
             found = exact if whole else begun
             found[label] = found.get(label, 0.0) + _exp(logprob)
     return {label: probability for label in labels if (probability := exact.get(label, begun.get(label, 0.0))) > 0}
