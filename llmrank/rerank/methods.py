@@ -23,7 +23,11 @@ Count = int | tuple[int, int]
 LEAST: dict[str, int] = {"k": 1, "window": 2, "stride": 1, "passes": 1, "children": 1, "repeats": 1, "block_size": 2}
 LEAST |= {"group_size": 1, "shuffles": 1, "pool": 2, "beam": 1, "rounds": 1, "budget": 1, "m": 2, "r": 1}
 CLAMPED = ("k", "window", "stride", "block_size", "group_size", "pool")
-FAMILIES = ("listwise", "tournaments", "blocks", "consistency", "setwise", "pairwise", "sorts", "matches", "active", "pointwise")
+FAMILIES = (
+    *("listwise", "tournaments", "blocks", "consistency"),
+    *("setwise", "pairwise", "sorts", "matches", "active"),
+    "pointwise",
+)
 """The modules that hold methods, in the order in which these are listed."""
 
 
@@ -109,9 +113,9 @@ class Method:
             raise InputError(
                 f"--option repeats={values['repeats']}: the triangular design shows every document twice; leave it at 2"
             )
-        for name, known in NAMED.items():
-            if name in values and values[name] != self.options[name].default and values[name] not in known():
-                raise InputError(f"--option {name}={values[name]}: there are {', '.join(known())}")
+        for name, names in NAMED.items():
+            if name in values and values[name] != self.options[name].default and values[name] not in names():
+                raise InputError(f"--option {name}={values[name]}: there are {', '.join(names())}")
         return values
 
     def clamped(self, values: Mapping[str, Any], n: int) -> dict[str, Any]:

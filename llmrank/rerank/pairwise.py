@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import combinations, pairwise
 
 from llmrank.ask.base import Ask
+from llmrank.rerank.aggregated import aggregated
+from llmrank.rerank.bubbles import bubble_rounds, bubble_steps, bubble_top
 from llmrank.rerank.heaps import heap_rounds, heap_steps, heap_top
-from llmrank.rerank.methods import Count, Item, Ranked, by_score, method
+from llmrank.rerank.methods import Count, Item, Ranked, between, method
 
 
 def pair_count(n: int, sample: float) -> int:
@@ -22,32 +24,25 @@ def pair_count(n: int, sample: float) -> int:
     question="compare",
     source="PRP 2306.17563; duoT5 2101.05667",
     template="pairwise/prefer",
-    calls=lambda n, swap, sample: pair_count(n, sample) * (1 + swap),
-    rounds=lambda n, swap, sample: int(n > 1),
+    calls=lambda n, swap, sample, aggregate: pair_count(n, sample) * (1 + swap),
+    rounds=lambda n, swap, sample, aggregate: int(n > 1),
     formula=("n(n-1), half with swap=off, times sample", "1"),
     shown=lambda n, **options: 2,
 )
 async def all_pairs(
-    items: Sequence[Item], ask: Ask, *, swap: bool = True, sample: float = 1.0, seed: int = 0
+    items: Sequence[Item], ask: Ask, *, swap: bool = True, sample: float = 1.0, aggregate: str = "wins", seed: int = 0
 ) -> Ranked:
     """Compares every pair, or a connected sample of them, all at once, and counts wins; a tie is half a win.
 
     n(n-1) calls with both orders, one round; unsampled and with a perfect judge the whole order. A pair whose
     question failed counts for neither, and what wins were counted is taken as a share of the pairs that were told.
+    `aggregate` names any method of `llmrank aggregate` that is to score the pairs in place of the count.
     """
     pairs = list(combinations(range(len(items)), 2))
     if sample < 1:
         pairs = connected_sample(len(items), pair_count(len(items), sample), seed)
     told = await asyncio.gather(*(ask.compare(items[a], items[b]) for a, b in pairs))
-    wins, met = [0.0] * len(items), [0] * len(items)
-    for (a, b), answer in zip(pairs, told, strict=True):
-        if answer.share is not None:
-            wins[a] += answer.share
-            wins[b] += 1 - answer.share
-            met[a] += 1
-            met[b] += 1
-    scores = [won * (len(items) - 1) / times if times else None for won, times in zip(wins, met, strict=True)]
-    return by_score(items, scores, "wins")
+    return aggregated(items, [(a, b, answer.share) for (a, b), answer in zip(pairs, told, strict=True)], aggregate)
 
 
 def connected_sample(n: int, size: int, seed: int) -> list[tuple[int, int]]:
@@ -59,6 +54,19 @@ def connected_sample(n: int, size: int, seed: int) -> list[tuple[int, int]]:
     others = [pair for pair in combinations(range(n), 2) if pair not in chosen]
     chosen.update(draw.sample(others, max(0, size - len(chosen))))
     return sorted(chosen)
+
+
+def decider(items: Sequence[Item], ask: Ask) -> Callable[[Item, Item], Awaitable[Item]]:
+    """Tells the better of two items; a tie or a failed pair is decided by first-stage order."""
+    place = {item: i for i, item in enumerate(items)}
+
+    async def better(a: Item, b: Item) -> Item:
+        if place[b] < place[a]:
+            a, b = b, a
+        share = (await ask.compare(a, b)).share
+        return b if share is not None and share < 0.5 else a
+
+    return better
 
 
 def _pair_steps(n: int, k: int, swap: bool) -> Count:
@@ -87,15 +95,42 @@ async def heapsort(items: Sequence[Item], ask: Ask, *, k: int = 10, swap: bool =
     With a perfect judge the top k are exact; the rest keeps first-stage order. A tie or a failed pair is decided by
     first-stage order.
     """
-    place = {item: i for i, item in enumerate(items)}
-
-    async def better(a: Item, b: Item) -> Item:
-        a, b = sorted((a, b), key=place.__getitem__)
-        share = (await ask.compare(a, b)).share
-        return b if share is not None and share < 0.5 else a
+    better = decider(items, ask)
 
     async def best(family: list[Item]) -> Item:
         parent, *young = family
         return await better(parent, young[0] if len(young) == 1 else await better(*young))
 
     return await heap_top(items, k, 2, best)
+
+
+async def bubblesort(items: Sequence[Item], ask: Ask, *, k: int = 10, swap: bool = True) -> list[Item]:
+    """Passes from the bottom to the top compare neighbours and swap them where the lower one is better, k times.
+
+    A pass ends one place below the one before and follows it at two steps' distance: at most n+k-2 rounds, and as
+    many calls as k shrinking passes have pairs (1,890 at n=100, k=10), since a pair is asked once. For the same reason
+    it stops early: after a pass that changed nothing all others would ask what is known. With a perfect judge the top
+    k are exact; the rest keeps first-stage order. A tie or a failed pair is decided by first-stage order.
+    """
+    better = decider(items, ask)
+    return await bubble_top(items, k, 1, lambda family: better(*family))
+
+
+for _name in ("bubblesort", "sliding-pairs"):
+    method(
+        name=_name,
+        question="compare",
+        source="PRP 2306.17563",
+        template="pairwise/prefer",
+        calls=lambda n, k, swap: doubled(bubble_steps(n, k, 1), swap),
+        rounds=lambda n, k, swap: bubble_rounds(n, k, 1),
+        formula=("n-1 to about nk pairs, twice with swap", "n-1 to n+k-2"),
+        shown=lambda n, **options: 2,
+    )(bubblesort)
+
+
+def doubled(pairs: Count, swap: bool) -> Count:
+    """Questions for so many pairs."""
+    if isinstance(pairs, int):
+        return pairs * (1 + swap)
+    return between(pairs[0] * (1 + swap), pairs[1] * (1 + swap))

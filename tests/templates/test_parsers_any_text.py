@@ -17,6 +17,7 @@ from llmrank.templates.parsers import (
     LabelParser,
     OrderParser,
     ScoreParser,
+    ScoresParser,
     reading,
 )
 
@@ -31,6 +32,7 @@ READERS: dict[str, Callable[[Reply, int], Answer]] = {
     "words": LabelParser({"irrelevant": 0, "relevant": 1}, "probability").read,
     "yes-no": LabelParser({"no": 0, "yes": 1}, "probability").read,
     "scores": ScoreParser(0, 100).read,
+    "scores of a group": ScoresParser("numbers", 0, 10).read,
 }
 VALID = [
     "[3] > [1] > [2] = [4]",
@@ -47,6 +49,7 @@ VALID = [
     "yes(3)",
     "［３］＞［①］",
     "[RESULT] A [[B]] \\boxed{C}",
+    '{"[1]": 5, "[2]": 7.5}',
 ]
 PIECES = [
     "[",
@@ -203,7 +206,7 @@ def test_every_parser_reads_what_it_writes(name: str) -> None:
     assert kind in KINDS
     parser = make(Header())  # type: ignore[arg-type]
     answers: dict[str, Answer] = {
-        "order": Order(permutation=(2, 0, 1)),
+        "order": Order(permutation=(2, 0, 1), scores=(5.0, 0.0, 10.0) if name == "scores" else None),
         "choose": Choice(index=1),
         "compare": Preference(share=0.0),
         "grade": Grade(value=2.0, score_kind="score") if name == "score" else Grade(value=2.0, label="2"),

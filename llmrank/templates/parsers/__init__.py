@@ -15,6 +15,7 @@ from llmrank.templates.parsers.grade import LabelParser, ScoreParser, Scoring
 from llmrank.templates.parsers.identifiers import Identifiers
 from llmrank.templates.parsers.likelihood import ambiguous_first_tokens
 from llmrank.templates.parsers.order import OrderParser
+from llmrank.templates.parsers.scores import ScoresParser
 
 __all__ = [
     "PARSERS",
@@ -25,6 +26,7 @@ __all__ = [
     "Parser",
     "ParserEntry",
     "ScoreParser",
+    "ScoresParser",
     "Settings",
     "ambiguous_first_tokens",
 ]
@@ -63,6 +65,7 @@ PARSERS: dict[str, ParserEntry] = {
     "json": ParserEntry("order", lambda header: OrderParser(header.identifiers, "json")),
     "lines": ParserEntry("order", lambda header: OrderParser(header.identifiers, "lines")),
     "letters": ParserEntry("order", lambda header: OrderParser("letters", "brackets")),
+    "scores": ParserEntry("order", lambda header: ScoresParser(header.identifiers, *(header.range or (0.0, 100.0)))),
     "choice": ParserEntry("choose", lambda header: ChooseParser(header.identifiers)),
     "choice-letters": ParserEntry("choose", lambda header: ChooseParser("letters")),
     "ab": ParserEntry("compare", lambda header: CompareParser()),

@@ -1,0 +1,163 @@
+"""Permutation self-consistency: any method over several orders of its input, and a consensus of the rankings."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from math import factorial
+from typing import Any, cast
+
+from llmrank.ask.base import Ask, mirrored
+from llmrank.errors import InputError
+from llmrank.questions import Answer, Choice, Preference, Question
+from llmrank.rerank.methods import Count, Item, Method, Ranked, by_score, find, method
+
+OWN = ("shuffles", "inner", "consensus")
+
+
+def _inner(name: str) -> Method:
+    inner = find(name)
+    if inner.name == "permutation-consistency":
+        raise InputError("--option inner=permutation-consistency: a method cannot wrap itself; name another")
+    return inner
+
+
+def _around(outer: Method, given: Mapping[str, Any]) -> Method:
+    """The method with the template, the needs and the options of the method that it wraps."""
+    inner = _inner(str(given.get("inner", outer.options["inner"].default)))
+    own = {name: outer.options[name] for name in OWN}
+    return replace(
+        outer,
+        question=inner.question,
+        template=inner.template,
+        needs=inner.needs,
+        shown=lambda n, shuffles, inner, consensus, **options: find(inner).shown(n, **options),
+        whole=inner.whole,
+        worst=inner.worst,
+        problem=lambda n, shuffles, inner, consensus, **options: find(inner).problem(n, **options),
+        options=own | {name: option for name, option in inner.options.items() if name not in own},
+    )
+
+
+def _expected(n: int, shuffles: int, inner: str, options: Mapping[str, Any]) -> tuple[Count, Count]:
+    """Calls and rounds: runs may come upon the same questions, which are asked once."""
+    wrapped = _inner(inner)
+    calls, rounds = wrapped.expected(n, options or wrapped.checked({}))
+    runs = min(shuffles, factorial(n)) if n < 20 else shuffles
+    if runs == 1 or calls == 0:
+        return calls, rounds
+    (fewest, most), (_, longest) = _ends(calls), _ends(rounds)
+    return (fewest, runs * most), (min(1, longest), longest)
+
+
+def _ends(count: Count) -> tuple[int, int]:
+    return (count, count) if isinstance(count, int) else count
+
+
+@method(
+    question="order",
+    source="permutation self-consistency, PermSC 2310.07712",
+    template="listwise/rank",
+    calls=lambda n, shuffles, inner, consensus, **options: _expected(n, shuffles, inner, options)[0],
+    rounds=lambda n, shuffles, inner, consensus, **options: _expected(n, shuffles, inner, options)[1],
+    formula=("shuffles x those of inner", "those of inner"),
+    shown=lambda n, shuffles, inner, consensus, **options: find(inner).shown(n, **(options or find(inner).checked({}))),
+    around=_around,
+)
+async def permutation_consistency(
+    items: Sequence[Item],
+    ask: Ask,
+    *,
+    shuffles: int = 5,
+    inner: str = "sliding-window",
+    consensus: str = "kemeny",
+    seed: int = 0,
+    **options: Any,
+) -> Ranked | list[Item]:
+    """Runs `inner` over several orders of its input, all at once, and takes the consensus of the rankings.
+
+    `shuffles` times the calls of `inner`, less what runs have in common; the rounds of `inner`; its options are options
+    here. The input is shuffled in pairs, a shuffle and its reverse, and an odd `shuffles` has first-stage order as one
+    more: what a model says of places rather than candidates cancels out. `consensus`: `kemeny`, the order that goes
+    against the fewest preferences (exact where few candidates run in circles, else by local search), or `borda`. Ties
+    keep first-stage order, and so does what is below the k of an `inner` that has one. With a perfect judge as `inner`.
+    A run in which no question was answered does not count.
+    """
+    wrapped = _inner(inner)
+    values = options or wrapped.checked({})
+    place: dict[Hashable, int] = {item: i for i, item in enumerate(items)}
+
+    async def run(number: int, order: list[int]) -> list[list[int]] | None:
+        heard = _InFirstStageOrder(ask, place)
+        ranked = await wrapped.run([items[i] for i in order], heard, values, seed=seed + number)
+        ranking = [place[item] for item in ranked.items]
+        ranked_to = min(values["k"], len(ranking)) if "k" in values else len(ranking)
+        rest = [ranking[ranked_to:]] if ranked_to < len(ranking) else []
+        return [[i] for i in ranking[:ranked_to]] + rest if heard.answers else None
+
+    orders = _shuffled(len(items), shuffles, random.Random(seed))
+    rankings = await asyncio.gather(*(run(number, order) for number, order in enumerate(orders)))
+    told = [ranking for ranking in rankings if ranking is not None]
+    return _consensus(items, told, consensus) if told and len(items) > 1 else list(items)
+
+
+def _shuffled(n: int, count: int, draw: random.Random) -> list[list[int]]:
+    """So many different orders, first-stage order first where their number is odd, the others in pairs of reverses."""
+    known = dict.fromkeys([tuple(range(n))] if count % 2 or n < 2 else [])
+    most = min(count, factorial(n)) if n < 20 else count
+    while len(known) < most:
+        order = tuple(draw.sample(range(n), n))
+        if order not in known and order[::-1] not in known:
+            known |= {order: None, order[::-1]: None}
+        elif len(known) + 1 == most:
+            known[order] = None  # every order is wanted, and this one's reverse is first-stage order
+    return [list(order) for order in known][:most]
+
+
+def _consensus(items: Sequence[Item], rankings: list[list[list[int]]], method: str) -> Ranked | list[Item]:
+    if method == "borda":
+        from llmrank.aggregate.consensus import borda
+        from llmrank.aggregate.results import rounded
+
+        points = borda(rankings)
+        assert points.value is not None
+        scores = rounded(points.value) * points.value.max()
+        return by_score(items, scores.tolist(), "borda")  # ids are places, and all are there, in rising order
+    from llmrank.aggregate.medians import kemeny
+
+    # First-stage order has so little weight that it decides nothing but ties.
+    weights = [1.0] * len(rankings) + [1 / (1 + len(items)) ** 2]
+    best = kemeny([*rankings, [[i] for i in range(len(items))]], weights)
+    return [items[cast(int, i)] for i in best.ranking]
+
+
+class _InFirstStageOrder(Ask):
+    """Shows pairs and sets in first-stage order, in which one is one question for all runs; counts usable answers."""
+
+    def __init__(self, inner: Ask, place: Mapping[Hashable, int]) -> None:
+        self._inner = inner
+        self._place = place
+        self.answers = 0
+
+    async def answer(self, question: Question) -> Answer:
+        items = question.items
+        shown = items
+        if question.kind in ("compare", "choose"):
+            shown = tuple(sorted(items, key=self._place.__getitem__))
+        answer = await self._inner.answer(question._replace(items=shown))
+        self.answers += answer.usable
+        if shown == items:
+            return answer
+        if isinstance(answer, Preference):
+            return mirrored(answer)
+        choice = cast(Choice, answer)
+        if choice.index is None:
+            return choice
+        shares = None if choice.distribution is None else dict(zip(shown, choice.distribution, strict=True))
+        return replace(
+            choice,
+            index=items.index(shown[choice.index]),
+            distribution=None if shares is None else tuple(shares[item] for item in items),
+        )
