@@ -87,3 +87,13 @@ def open_inputs(flags: RerankFlags) -> AbstractContextManager[RerankInputs]:
     assert flags.corpus is not None
     assert flags.run is not None
     return RerankInputs.from_files(flags.queries, flags.corpus, flags.run, flags.depth)
+
+
+def check_sizes(reranker: Reranker, inputs: RerankInputs) -> None:
+    """Raises InputError for a query that the method cannot rank, before anything is asked."""
+    try:
+        for size in inputs.sizes:
+            reranker.check_size("", size)
+    except InputError:
+        for candidates in inputs:
+            reranker.check_size(candidates.query.id, len(candidates.documents))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmrank.cli.flags import flags, split
-from llmrank.cli.jobs import RerankFlags, make_reranker, open_inputs, rerank_flags
+from llmrank.cli.jobs import RerankFlags, check_sizes, make_reranker, open_inputs, rerank_flags
 from llmrank.errors import InputError
 from llmrank.settings import Settings
 
@@ -52,6 +52,7 @@ def rerank(
     named = settings.get("ledger")
     ledger = Ledger(named, read_only=True) if named not in (None, "none") and Path(named).exists() else None
     with open_inputs(job) as inputs:
+        check_sizes(reranker, inputs)
         planned = plan(reranker, inputs, ledger=ledger, latency=latency)
     print(json.dumps(planned.json())) if as_json else _print(planned, reranker, latency)
 

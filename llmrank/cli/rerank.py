@@ -10,7 +10,7 @@ import typer
 
 from llmrank.cli.commands import Interrupted, say
 from llmrank.cli.flags import flags, split
-from llmrank.cli.jobs import RerankFlags, make_reranker, open_inputs, rerank_flags
+from llmrank.cli.jobs import RerankFlags, check_sizes, make_reranker, open_inputs, rerank_flags
 from llmrank.cli.progress import Progress, expected_questions
 from llmrank.errors import InputError, LlmrankError
 from llmrank.settings import Settings
@@ -79,6 +79,7 @@ def _run(job: RerankFlags, reranker: Reranker, outputs: Outputs, quiet: bool) ->
     from llmrank.rerank.manifest import describe
 
     with open_inputs(job) as inputs:
+        check_sizes(reranker, inputs)
         described = None
         if outputs.report is not None or outputs.manifest is not None:
             files = (job.queries, job.corpus, job.run, job.requests)

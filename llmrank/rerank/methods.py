@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Se
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from llmrank.ask.base import Ask
@@ -193,8 +192,6 @@ def find(name: str) -> Method:
 def all_methods() -> dict[str, Method]:
     """Every method, in the order of the families."""
     for family in FAMILIES:
-        if find_spec(f"llmrank.rerank.{family}") is None:
-            continue
         import_module(f"llmrank.rerank.{family}")  # which fills the table
     for entry in entry_points(group="llmrank.methods"):
         entry.load()

@@ -30,7 +30,7 @@ async def pointwise(items: Sequence[Item], ask: Ask) -> Ranked:
 
 
 for _name, _template, _needs, _source in (
-    ("pointwise", "pointwise/yes-no", ("text", "logprobs"), "any `grade` template"),
+    ("pointwise", "pointwise/yes-no", ("text",), "any `grade` template"),
     ("yes-no", "pointwise/yes-no", ("text", "logprobs"), "RG-YN 2310.14122; target words of monoT5 2003.06713"),
     ("graded", "pointwise/graded", ("text",), "fine-grained relevance labels 2310.14122"),
 ):

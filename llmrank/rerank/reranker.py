@@ -50,7 +50,7 @@ class Reranker:
         **settings: Any,
     ) -> None:
         self.settings = settings["settings"] if set(settings) == {"settings"} else Settings.of(**settings)
-        self.method = find(method)
+        self.method = find(method).given(options or {})
         self.options = self.method.checked(options or {})
         if depth is not None and depth < 0:
             raise InputError(f"--depth {depth}: it must not be below 0")
@@ -92,6 +92,7 @@ class Reranker:
         started = time.perf_counter()
         documents = _distinct(request)
         head = documents if self.depth is None else documents[: self.depth]
+        self.check_size(request.query.id, len(documents))
         tally = Tally()
         calls, rounds = self.method.expected(len(head), self.options)
         samples = self.settings.samples
@@ -111,6 +112,11 @@ class Reranker:
         # Where the number of rounds does not depend on the answers it is known; else the answers tell.
         chain = rounds if isinstance(rounds, int) and not tally.unasked else await outside_of_tasks(again)
         return _ranking(request.query, documents, ranked, tally, chain, time.perf_counter() - started)
+
+    def check_size(self, query_id: str, n: int) -> None:
+        """Raises InputError where the method cannot rank a query of n candidates, and names the query."""
+        if problem := self.method.problem(min(n, n if self.depth is None else self.depth), **self.options):
+            raise InputError(f"query {query_id}: {problem}")
 
     def client(self) -> Client:
         """The client of the running event loop."""
@@ -164,12 +170,12 @@ class Reranker:
                 f"--template {template.name} asks `{template.question}`, the method {method.name} needs a template "
                 f"that asks `{method.question}`, such as {method.template}"
             )
-        missing = sorted(set(template.header.needs) - capabilities_of(self.backend))
+        missing = sorted({*template.header.needs, *method.needs} - capabilities_of(self.backend))
         if missing:
-            has = type(self.backend).__name__
+            what = {str(name): sentence for name, sentence in CAPABILITIES.items()}.get(missing[0], "unknown")
             raise InputError(
-                f"--template {template.name} needs {missing[0]} ({CAPABILITIES.get(missing[0], 'unknown')}), "  # type: ignore[call-overload]
-                f"which the backend {has} does not have; take another template or backend"
+                f"--method {method.name} with --template {template.name} needs {missing[0]} ({what}), which "
+                f"the backend {type(self.backend).__name__} does not have; take another method, template or backend"
             )
         most, shown = template.most_items, method.shown(10**9, **self.options)
         if most is not None and shown > most:

@@ -29,6 +29,8 @@ def answer(request: Request, about: About, worths: Sequence[float], *, ties: flo
         said = _choose(about, worths, ties)
     else:
         said = _order(about, worths, ties)
+        if request.sampling.max_tokens == 1:  # a model stops there too
+            said = said._replace(text=said.word)
     return reply(request, said.text, _tokens(said) if request.sampling.logprobs else None)
 
 
@@ -101,11 +103,14 @@ def _order(about: About, worths: Sequence[float], ties: float) -> Said:
             groups.append([i])
     shown = [tuple(sorted(group)) for group in groups]
     permutation = tuple(i for group in shown for i in group)
-    text = about.write(Order(permutation=permutation, ties=tuple(shown) if len(shown) < len(worths) else None))
     said_worths = list(worths)
     for group in groups:
         for i in group:
             said_worths[i] = worths[group[0]]
+    ties_told = tuple(shown) if len(shown) < len(worths) else None
+    on_scale = [round(_on_scale(about, min(1.0, max(0.0, w))), 4) for w in said_worths] if about.grades else None
+    scores = None if on_scale is None else tuple(on_scale)
+    text = about.write(Order(permutation=permutation, ties=ties_told, scores=scores))
     return Said(text, about.options[permutation[0]] if permutation else "", about.options, _logits(said_worths))
 
 
