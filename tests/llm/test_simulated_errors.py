@@ -136,12 +136,14 @@ def test_documents_that_tie_stand_in_the_order_shown(name: str) -> None:
     (order,) = answers(judge(ties=0.34), name, shown)
     assert order.status == "ok"
     assert order.permutation == (1, 2, 0, 3)
-    assert order.ties == ((1, 2), (0, 3))
+    if name != "listwise/first-token":  # one letter cannot say that others tie
+        assert order.ties == ((1, 2), (0, 3))
     (order,) = answers(judge(ties=0.2), name, shown)
     assert order.permutation == (2, 1, 0, 3)
     assert answers(judge(ties=0.34), "setwise/best", shown)[0].index == 1  # d2, shown before d3
     assert answers(judge(ties=0.2), "setwise/best", shown)[0].index == 2
-    assert answers(judge(), name, shown)[0].ties is None
+    if name != "listwise/group-scores":  # where equal documents have equal scores
+        assert answers(judge(), name, shown)[0].ties is None
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
