@@ -1,24 +1,24 @@
 """CPU per call, everything included (render, hash, HTTP, ledger, parse), against a bare AsyncOpenAI loop.
 
-Both ask the same stub server, at concurrency 64, in turn, in one process; CPU is this process's user and system time,
-the server's is not in it. Prints medians and ratios.
+Both ask the same stub server, at concurrency 64, in turn, each time in a fresh process that imports nothing of the
+other's; CPU is that process's user and system time while it asks, the server's is not in it. Prints medians and ratios.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import math
+import multiprocessing
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-from openai import AsyncOpenAI
 
 from llmrank import Candidates, Document, Query, Reranker
 
@@ -38,13 +38,13 @@ def reply(text: str, top: list[str]) -> dict[str, Any]:
 WORKLOADS = {
     "20 of 100 passages put in order": (
         "sliding-window",
-        100,
+        300,
         100,
         reply(" > ".join(f"[{i}]" for i in range(20, 0, -1)), []),
     ),
     "one passage of 100, 20 logprobs": (
         "yes-no",
-        10,
+        30,
         100,
         reply("yes", ["yes", "no", " Yes", " No", *(f"word{i}" for i in range(16))]),
     ),
@@ -71,18 +71,11 @@ def requests(queries: int, n: int, salt: str) -> list[Candidates]:
     ]
 
 
-def tidy() -> None:
-    """Sets aside what earlier rounds left, so that no round pays for collecting another's garbage."""
-    gc.collect()
-    gc.freeze()
-
-
 async def ours(url: str, method: str, work: list[Candidates], ledger: str) -> tuple[float, int, int]:
     """CPU seconds, calls, and answers reused."""
     with_settings: dict[str, Any] = {"base_url": url, "ledger": ledger, "concurrency": CONCURRENCY}
     reranker = Reranker(method, backend="openai:stub", **with_settings)
     await reranker.arank("warm up", ["one", "two"])
-    tidy()
     started, calls, reused = time.process_time(), 0, 0
     async for ranking in reranker.astream(work):
         calls += ranking.row.calls
@@ -94,6 +87,8 @@ async def ours(url: str, method: str, work: list[Candidates], ledger: str) -> tu
 
 async def bare(url: str, calls: int, messages: list[dict[str, str]], logprobs: bool) -> float:
     """CPU seconds of a loop that does nothing but call."""
+    from openai import AsyncOpenAI
+
     client = AsyncOpenAI(base_url=url, api_key="none")
     more: dict[str, Any] = {"logprobs": True, "top_logprobs": 20} if logprobs else {}
     left = iter(range(calls))
@@ -103,7 +98,6 @@ async def bare(url: str, calls: int, messages: list[dict[str, str]], logprobs: b
             await client.chat.completions.create(model="stub", messages=messages, temperature=0, max_tokens=16, **more)  # type: ignore[arg-type]
 
     await client.chat.completions.create(model="stub", messages=messages)  # type: ignore[arg-type]
-    tidy()
     started = time.process_time()
     await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
     spent = time.process_time() - started
@@ -122,6 +116,16 @@ def messages_of(method: str, work: list[Candidates]) -> list[dict[str, str]]:
     return [{"role": role, "content": text} for role, text in template.render(work[0].query, shown).messages]
 
 
+def apart(measure: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
+    """What a measurement gives in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_run, measure, *arguments).result()
+
+
+def _run(measure: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
+    return asyncio.run(measure(*arguments))
+
+
 def main() -> None:
     for name, (method, queries, n, body) in WORKLOADS.items():
         rows: dict[str, list[float]] = {"bare": [], "ours": [], "no ledger": [], "from the ledger": []}
@@ -131,15 +135,13 @@ def main() -> None:
                 for turn in range(REPEATS):
                     work = requests(queries, n, str(turn))
                     ledger = f"{folder}/{turn}.ledger"
-                    spent, calls, _ = asyncio.run(ours(url, method, work, ledger))
+                    spent, calls, _ = apart(ours, url, method, work, ledger)
                     rows["ours"].append(spent / calls)
-                    rows["bare"].append(
-                        asyncio.run(bare(url, calls, messages_of(method, work), "logprobs" in name)) / calls
-                    )
-                    spent, again, reused = asyncio.run(ours(url, method, work, ledger))
+                    rows["bare"].append(apart(bare, url, calls, messages_of(method, work), "logprobs" in name) / calls)
+                    spent, again, reused = apart(ours, url, method, work, ledger)
                     assert (again, reused) == (0, calls), "the ledger did not answer"
                     rows["from the ledger"].append(spent / reused)
-                    spent, calls, _ = asyncio.run(ours(url, method, work, "none"))
+                    spent, calls, _ = apart(ours, url, method, work, "none")
                     rows["no ledger"].append(spent / calls)
             finally:
                 server.terminate()

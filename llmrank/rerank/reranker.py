@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from llmrank.ask.base import Ask, BothOrders, OneOrder, Remember
@@ -222,10 +223,9 @@ def _middle(count: Count) -> float:
 def _ranking(
     query: Query, documents: Sequence[Document], ranked: Ranked, tally: Tally, rounds: int, seconds: float
 ) -> Ranking:
-    scores = ranked.scores or [None] * len(ranked.items)
-    places = list(zip(ranked.items, scores, strict=True))
-    places += [(document, None) for document in documents[len(places) :]]
-    hits = tuple(Hit(rank, document, score) for rank, (document, score) in enumerate(places, start=1))
+    ordered = [*ranked.items, *documents[len(ranked.items) :]]
+    scores = [*(ranked.scores or ()), *repeat(None, len(ordered) - len(ranked.scores or ()))]
+    hits = tuple(map(Hit._make, zip(range(1, len(ordered) + 1), ordered, scores, strict=True)))
     row = Row(
         status=_status(tally),
         questions=tally.questions,
