@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmrank.cli.evaluate import RUN_EXTENSIONS, named_files
+from llmrank.cli.evaluate import RUN_EXTENSIONS, named_files, numbers_table
 from llmrank.errors import InputError
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _print_notes(console: Console, name: str, notes: Iterable[str]) -> None:
 
 
 def _summary(judges: Mapping[str, JudgeAgreement]) -> Table:
-    table = _table("judge", "pairs", "cover", "kappa", "low", "high", *list(SUMMARY.values())[1:])
+    table = numbers_table("judge", "pairs", "cover", "kappa", "low", "high", *list(SUMMARY.values())[1:])
     for name, judge in judges.items():
         kappa, *others = (judge.labels[figure] for figure in SUMMARY)
         row = [str(judge.pairs), f"{judge.coverage:.0%}", *_cells(kappa)]
@@ -222,7 +222,7 @@ def _summary(judges: Mapping[str, JudgeAgreement]) -> Table:
 
 def _figure_table(title: str, figures: Mapping[str, Figure], said: Sequence[str] = ()) -> Table:
     """Figures with their notes, but for what is said elsewhere."""
-    table = _table(title, "value", "low", "high", "n")
+    table = numbers_table(title, "value", "low", "high", "n")
     table.add_column("", overflow="fold", ratio=1)
     for name, figure in figures.items():
         notes = [note for note in (figure.note or "").split("; ") if note not in said]
@@ -231,20 +231,9 @@ def _figure_table(title: str, figures: Mapping[str, Figure], said: Sequence[str]
 
 
 def _confusion(judge: JudgeAgreement, settings: LabelSettings) -> Table:
-    table = _table("truth \\ judge", *map(str, settings.scale.labels))
+    table = numbers_table("truth \\ judge", *map(str, settings.scale.labels))
     for label, row in zip(settings.scale.labels, judge.confusion.tolist(), strict=True):
         table.add_row(str(label), *map(str, row))
-    return table
-
-
-def _table(first: str, *others: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(first, overflow="fold")
-    for other in others:
-        table.add_column(other, justify="right", overflow="fold")
     return table
 
 

@@ -165,9 +165,9 @@ def _legend(result: Evaluation) -> str:
 
 def _measure_table(result: Evaluation, measure: str) -> Table:
     if result.baseline is None:
-        table = _table("run", "n", "mean", "low", "high")
+        table = numbers_table("run", "n", "mean", "low", "high")
     else:
-        table = _table("run", "n", "mean", "diff", "low", "high", "p t", "p rand", "p Holm")
+        table = numbers_table("run", "n", "mean", "diff", "low", "high", "p t", "p rand", "p Holm")
     for name, run in result.runs.items():
         figure = run.measures[measure]
         cells = [name, str(figure.n), _number(figure.value)]
@@ -186,14 +186,15 @@ def _test_cells(test: PairedTest) -> list[str]:
 
 
 def _topic_table(result: Evaluation, run: str, measures: Sequence[str]) -> Table:
-    table = _table("topic", *measures)
+    table = numbers_table("topic", *measures)
     values = [result.runs[run].per_query[measure] for measure in measures]
     for topic in values[0]:
         table.add_row(topic, *(_number(by_topic[topic]) for by_topic in values))
     return table
 
 
-def _table(first: str, *others: str) -> Table:
+def numbers_table(first: str, *others: str) -> Table:
+    """A table whose first column names rows and whose others hold numbers; fits 80 columns by folding."""
     from rich import box
     from rich.table import Table
 

@@ -52,8 +52,6 @@ class Totals:
 
     calls: int = 0
     reused: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
     cost: float | None = None
     other_origins: set[str] = field(default_factory=set)
     """Addresses, other than the one in use, from which replies in the ledger came."""
@@ -254,8 +252,6 @@ class Client:
             actual = most
         else:
             prompt, completion = outcome.prompt_tokens, outcome.completion_tokens
-            totals.prompt_tokens += prompt
-            totals.completion_tokens += completion
             actual = Amount(1, prompt + completion, self.price.of(prompt, completion) if self.price else 0.0)
         if self.price is not None:
             totals.cost = (totals.cost or 0.0) + actual.cost

@@ -61,10 +61,6 @@ class Rendered:
     messages: tuple[tuple[str, str], ...] = ()
     raw: str | None = None
 
-    @property
-    def prefilled(self) -> bool:
-        return bool(self.messages) and self.messages[-1][0] == "assistant"
-
 
 class Template:
     """One template file, checked. `render` gives its prompt, `read` and `write` its replies."""
