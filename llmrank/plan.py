@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,11 @@ from llmrank.data.types import Candidates, Document
 from llmrank.llm.client import Client
 from llmrank.llm.ledger import Ledger
 from llmrank.llm.types import Request, ledger_key
-from llmrank.questions import Answer, Choice, Grade, Order, Preference, Question
+from llmrank.questions import Answer, Choice, Grade, Order, Preference, Question, Written
 from llmrank.rerank.reranker import Reranker
 
 RUNS = 20  # simulated runs behind an expected number
+WRITTEN = "text " * 60  # stands for what a model writes
 RENDERED = 400  # prompts a query that are rendered for their tokens; of more, every so many-th
 
 
@@ -117,10 +118,12 @@ class _Planner:
 
     def __init__(self, reranker: Reranker, ledger: Ledger | None) -> None:
         self._reranker = reranker
-        client = Client(reranker.backend, ledger=ledger, model_id=reranker.settings.model_id)
-        self._client = client
-        self._has_ledger = client.ledger is not None
-        self._manner: Manner = reranker.manner(client)
+        model_id = reranker.settings.model_id
+        self._manners: dict[str, Manner] = {
+            part: voice.manner(Client(voice.backend, ledger=ledger, model_id=model_id))
+            for part, voice in reranker.voices.items()
+        }
+        self._has_ledger = ledger is not None
         self._counts: dict[int, tuple[Estimate, Estimate]] = {}
 
     def add(self, request: Candidates, result: Plan) -> None:
@@ -129,7 +132,13 @@ class _Planner:
         calls, rounds = self._of_size(len(head))
         every = 1 if self._has_ledger else max(1, round(calls.expected / RENDERED))
         asks = [
-            _CountingAsk(head, 0, TemplateAsk(self._manner, request.query, Tally(), sample=i), self._client, every)
+            _CountingAsk(
+                head,
+                0,
+                {part: TemplateAsk(m, request.query, Tally(), sample=i) for part, m in self._manners.items()},
+                {part: manner.client for part, manner in self._manners.items()},
+                every,
+            )
             for i in range(samples)
         ]
         loop = VirtualLoop()
@@ -175,9 +184,9 @@ class _CountingAsk(Ask):
 
     documents: Sequence[Document]
     seed: int
-    templated: TemplateAsk | None = None
-    """Makes the prompts, where their tokens or the ledger's answers are wanted."""
-    client: Client | None = None
+    templated: Mapping[str, TemplateAsk] | None = None
+    """Makes the prompts of each part of the method, where their tokens or the ledger's answers are wanted."""
+    clients: Mapping[str, Client] = field(default_factory=dict)
     every: int = 1
     asked: int = 0
     reused: int = 0
@@ -204,14 +213,14 @@ class _CountingAsk(Ask):
     def _look_at_prompt(self, question: Question, answer: Answer) -> Answer | None:
         """Adds up the prompt's tokens; the answer, where it takes no call: the ledger holds it, or it does not fit."""
         assert self.templated is not None
-        assert self.client is not None
-        request = self.templated.request(question)
+        templated, client = self.templated[question.by], self.clients[question.by]
+        request = templated.request(question)
         if not isinstance(request, Request):
             self.unfit += 1
             self.every = 1  # the others may not fit either
             return request
-        reply = self.client.known(ledger_key(request.canonical(self.client.identity)))
-        template, n = self.templated.template, len(question.items)
+        reply = client.known(ledger_key(request.canonical(client.identity)))
+        template, n = templated.template, len(question.items)
         if reply is not None:
             self.reused += 1
             return template.read(reply, n)
@@ -222,6 +231,8 @@ class _CountingAsk(Ask):
         return None
 
     def _answer(self, question: Question) -> Answer:
+        if question.kind == "write":
+            return Written(text=WRITTEN, parts=(WRITTEN,) * 3)
         worths = [self._worth[item] for item in question.items if isinstance(item, Document)]
         order = sorted(range(len(worths)), key=lambda i: -worths[i])
         if question.kind == "grade":

@@ -1,4 +1,7 @@
-"""The four questions that a method may ask about candidates, and their answers: plain frozen types.
+"""The questions that a method may ask, and their answers: plain frozen types.
+
+Four are about candidates: `grade`, `compare`, `choose`, `order`. The fifth, `write`, asks for a text that later
+questions show: an expected answer, sub-questions, a rubric.
 
 A question names its items; an answer is about the items *as they were shown*, by 0-based position. Every answer
 carries how it was read: `ok`, `repaired` (with what was repaired), `failed` (with a typed reason), or `unasked`
@@ -11,11 +14,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
-Kind = Literal["grade", "compare", "choose", "order"]
+Kind = Literal["grade", "compare", "choose", "order", "write"]
 Status = Literal["ok", "repaired", "failed", "unasked"]
 Item = TypeVar("Item", bound=Hashable)
 
-KINDS: tuple[Kind, ...] = ("grade", "compare", "choose", "order")
+KINDS: tuple[Kind, ...] = ("grade", "compare", "choose", "order", "write")
 
 
 class Question(NamedTuple):
@@ -25,6 +28,12 @@ class Question(NamedTuple):
     items: tuple[Hashable, ...]
     worst: bool = False
     """Only for `choose`: the worst item is wanted, not the best."""
+    by: str = ""
+    """Which part of the method asks it: a template of its own, a stage of a cascade; empty for its main part."""
+    given: tuple[tuple[str, str], ...] = ()
+    """Texts besides query and items, as (name, text): what an earlier `write` gave, a criterion, a rubric."""
+    sample: int = 0
+    """Which of several replies to the same question is meant."""
 
 
 class Token(NamedTuple):
@@ -120,8 +129,23 @@ class Order(Outcome):
         return [shown[i] for i in self.permutation]
 
 
-Answer = Grade | Preference | Choice | Order
-ANSWERS: dict[Kind, type[Answer]] = {"grade": Grade, "compare": Preference, "choose": Choice, "order": Order}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written(Outcome):
+    """The answer to `write`: a text, or None."""
+
+    text: str | None = None
+    parts: tuple[str, ...] = ()
+    """The text's parts where a list was asked for: its lines, its items."""
+
+
+Answer = Grade | Preference | Choice | Order | Written
+ANSWERS: dict[Kind, type[Answer]] = {
+    "grade": Grade,
+    "compare": Preference,
+    "choose": Choice,
+    "order": Order,
+    "write": Written,
+}
 
 
 def failed(kind: Kind, reason: str) -> Answer:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from llmrank.errors import InputError
 from llmrank.llm.budget import Budget, Price
-from llmrank.llm.client import Client
+from llmrank.llm.client import Client, Totals
 from llmrank.llm.ledger import Ledger, default_path
 from llmrank.llm.types import Backend, is_named
 
@@ -48,6 +48,9 @@ class Settings(BaseModel):
         float, Field(ge=0, le=1, description="Share of failed questions above which the job exits with 3.")
     ] = 0.05
     model_id: Annotated[str | None, Field(description="Tells apart models that servers give one name.")] = None
+    deadline: Annotated[
+        float | None, Field(gt=0, description="Seconds for one query; then the best order so far is taken.")
+    ] = None
     retry_format: Annotated[
         bool, Field(description="Ask once more, with the format restated, after an unreadable reply.")
     ] = False
@@ -103,8 +106,8 @@ class Settings(BaseModel):
             return None
         return Ledger(path)
 
-    def client(self, backend: Backend, budget: Budget | None = None) -> Client:
-        """A client for the running event loop. `budget` is shared by all clients of a job."""
+    def client(self, backend: Backend, budget: Budget | None = None, totals: Totals | None = None) -> Client:
+        """A client for the running event loop. `budget` and `totals` are shared by all clients of a job."""
         return Client(
             backend,
             ledger=self.open_ledger(backend),
@@ -116,6 +119,7 @@ class Settings(BaseModel):
             timeout=self.timeout,
             retries=self.retries,
             model_id=self.model_id,
+            totals=totals or Totals(),
         )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import cast
 
-from llmrank.questions import Answer, Choice, Grade, Order, Preference, Question, failed
+from llmrank.questions import Answer, Choice, Grade, Order, Preference, Question, Written, failed
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Ask:
@@ -16,9 +19,11 @@ class Ask:
     async def answer(self, question: Question) -> Answer:
         raise NotImplementedError  # every Ask is a source of answers or a wrapper around one
 
-    async def grade(self, item: Hashable) -> Grade:
+    async def grade(
+        self, item: Hashable, *, by: str = "", given: Mapping[str, str] = NOTHING, sample: int = 0
+    ) -> Grade:
         """How relevant the item is."""
-        return cast(Grade, await self.answer(Question("grade", (item,))))
+        return cast(Grade, await self.answer(Question("grade", (item,), False, by, tuple(given.items()), sample)))
 
     async def compare(self, left: Hashable, right: Hashable) -> Preference:
         """Which of two items is better; `left` is shown first."""
@@ -32,6 +37,34 @@ class Ask:
         """The items from best to worst."""
         return cast(Order, await self.answer(Question("order", tuple(items))))
 
+    async def write(
+        self, items: Sequence[Hashable] = (), *, by: str = "", given: Mapping[str, str] = NOTHING, sample: int = 0
+    ) -> Written:
+        """A text about the query, and about the items where there are some."""
+        question = Question("write", tuple(items), False, by, tuple(given.items()), sample)
+        return cast(Written, await self.answer(question))
+
+
+class By(Ask):
+    """Marks every question as one of a part of the method, so that this part's template and model answer it."""
+
+    def __init__(self, inner: Ask, part: str) -> None:
+        self._inner = inner
+        self._part = part
+
+    async def answer(self, question: Question) -> Answer:
+        return await self._inner.answer(question._replace(by=self._part) if not question.by else question)
+
+
+class Routed(Ask):
+    """Hands each question to the source that answers for the part of the method which asks it."""
+
+    def __init__(self, sources: Mapping[str, Ask]) -> None:
+        self._sources = sources
+
+    async def answer(self, question: Question) -> Answer:
+        return await self._sources[question.by].answer(question)
+
 
 class Remember(Ask):
     """Asks the same question once. A set that was chosen from is the same question in any order."""
@@ -44,7 +77,7 @@ class Remember(Ask):
     async def answer(self, question: Question) -> Answer:
         key: Hashable = question
         if question.kind == "choose":
-            key = ("choose", frozenset(question.items), question.worst)
+            key = question._replace(items=(frozenset(question.items),))
         own: tuple[Question, asyncio.Future[Answer]] = question, asyncio.get_running_loop().create_future()
         # `setdefault` hashes the items once, where looking first would do it twice.
         while (known := self._answers.setdefault(key, own)) is not own:
@@ -91,9 +124,9 @@ class BothOrders(Ask):
     async def answer(self, question: Question) -> Answer:
         if question.kind != "compare":
             return await self._inner.answer(question)
-        left, right = question.items
-        forth, back = await asyncio.gather(self._inner.compare(left, right), self._inner.compare(right, left))
-        return agreed(forth, mirrored(back))
+        turned = question._replace(items=question.items[::-1])
+        forth, back = await asyncio.gather(self._inner.answer(question), self._inner.answer(turned))
+        return agreed(cast(Preference, forth), mirrored(cast(Preference, back)))
 
 
 class OneOrder(Ask):
@@ -101,12 +134,12 @@ class OneOrder(Ask):
 
     def __init__(self, inner: Ask) -> None:
         self._inner = inner
-        self._shown: dict[frozenset[Hashable], tuple[Hashable, ...]] = {}
+        self._shown: dict[Hashable, tuple[Hashable, ...]] = {}
 
     async def answer(self, question: Question) -> Answer:
         if question.kind != "compare":
             return await self._inner.answer(question)
-        shown = self._shown.setdefault(frozenset(question.items), question.items)
+        shown = self._shown.setdefault(question._replace(items=(frozenset(question.items),)), question.items)
         answer = cast(Preference, await self._inner.answer(question._replace(items=shown)))
         return answer if shown == question.items else mirrored(answer)
 

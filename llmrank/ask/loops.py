@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary, finalize
 
 from llmrank.llm.client import Client
@@ -41,10 +41,16 @@ class Clients:
             await guard.aclose()
 
 
+class Closing(Protocol):
+    """What a loop's end closes."""
+
+    async def aclose(self) -> None: ...
+
+
 class Background:
     """An event loop in a thread of its own: it works under any caller, a running loop or a notebook too."""
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: Closing) -> None:
         self._clients = clients
         self._lock = threading.Lock()
         self._stop: Callable[[], object] | None = None
@@ -80,7 +86,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-def _stop(loop: asyncio.AbstractEventLoop, clients: Clients) -> None:
+def _stop(loop: asyncio.AbstractEventLoop, clients: Closing) -> None:
     closing = asyncio.run_coroutine_threadsafe(clients.aclose(), loop)
     closing.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
     with contextlib.suppress(Exception):

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, cast
 
 from llmrank.ask.base import Ask
-from llmrank.questions import Answer, Choice, Grade, Kind, Order, Preference, Question
+from llmrank.questions import Answer, Choice, Grade, Kind, Order, Preference, Question, Written
 
 
 class Sampled(Ask):
@@ -61,11 +61,17 @@ def _order(answers: Sequence[Answer]) -> dict[str, Any]:
     return {"permutation": tuple(sorted(range(len(places)), key=places.__getitem__))}
 
 
+def _written(answers: Sequence[Answer]) -> dict[str, Any]:
+    first = cast(Written, answers[0])  # texts have no mean
+    return {"text": first.text, "parts": first.parts}
+
+
 COMBINE: dict[Kind, Callable[[Sequence[Answer]], dict[str, Any]]] = {
     "grade": _grade,
     "compare": _preference,
     "choose": _choice,
     "order": _order,
+    "write": _written,
 }
 
 

@@ -25,6 +25,8 @@ class Tally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = None
+    ends: float | None = None
+    """When the query's time is up, in the loop's time."""
     cut: set[str] = field(default_factory=set)
     """Ids of the documents that were cut to fit."""
     repairs: Counter[str] = field(default_factory=Counter)

@@ -29,7 +29,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Replies": ("ledger", "concurrency", "rpm", "tpm", "timeout", "retries", "retry_format", "retry_failed")
     + ("max_failure_rate",),
-    "Budget": ("max_calls", "max_tokens", "max_cost", "price"),
+    "Budget": ("max_calls", "max_tokens", "max_cost", "price", "deadline"),
 }
 """Where a flag stands in the help."""
 SECTION = {name: section for section, names in SECTIONS.items() for name in names}

@@ -12,15 +12,37 @@ import orjson
 from llmrank.data.types import Document, Query
 from llmrank.questions import Answer, Question, Token
 
-Capability = Literal["text", "logprobs", "raw", "prefill", "constrained", "prompt-logprobs", "samples"]
+Capability = Literal[
+    "text",
+    "logprobs",
+    "later-logprobs",
+    "label-logprobs",
+    "prompt-logprobs",
+    "choice",
+    "regex",
+    "json-schema",
+    "permutation",
+    "raw",
+    "prefill",
+    "samples",
+    "reasoning",
+    "tokenizer",
+]
 CAPABILITIES: dict[Capability, str] = {
     "text": "a generated text",
-    "logprobs": "log-probabilities of the most likely tokens at each place of the reply",
+    "logprobs": "log-probabilities of the 20 most likely tokens at the first place of the reply",
+    "later-logprobs": "the same at every place: after the reasoning, inside JSON",
+    "label-logprobs": "log-probabilities of named labels, however unlikely they are",
+    "prompt-logprobs": "log-probabilities of the tokens of a given text",
+    "choice": "output held to one of several words",
+    "regex": "output held to a regular expression",
+    "json-schema": "output held to a JSON schema",
+    "permutation": "output held to identifiers that were not named yet",
     "raw": "completion of a raw prompt, without a chat template",
     "prefill": "a reply that goes on from a given beginning",
-    "constrained": "output held to a choice, a regular expression or a JSON schema",
-    "prompt-logprobs": "log-probabilities of the tokens of a given text",
     "samples": "several different replies to one prompt",
+    "reasoning": "thinking split off from the answer",
+    "tokenizer": "prompts counted in the model's own tokens",
 }
 
 
@@ -45,8 +67,9 @@ class Sampling:
 class Constraint(NamedTuple):
     """What the output is held to, where a template asks for it."""
 
-    kind: Literal["choice", "regex", "json_schema"]
+    kind: Literal["choice", "regex", "json_schema", "permutation"]
     value: Any
+    """The words; the expression; the schema; for `permutation` the identifiers, as the template's parser names them."""
 
 
 @dataclass(slots=True)
@@ -82,6 +105,8 @@ class Request:
     sample: int = 0
     """Index of this sample where the same prompt is asked several times."""
     about: About | None = None
+    continuation: str | None = None
+    """A text whose log-probability after the prompt is wanted: nothing is generated, the reply's tokens are its own."""
 
     def canonical(self, identity: Identity) -> bytes:
         """Everything that can change the reply, as JSON; its hash is the ledger key."""
@@ -93,6 +118,8 @@ class Request:
             self.constraint and list(self.constraint),
             self.sample,
         ]
+        if self.continuation is not None:
+            content.append({"continuation": self.continuation})
         if identity.kind == "simulated" and self.about is not None:  # it answers from the ids, not from the text
             content.append([self.about.question.kind, self.about.query.id, [d.id for d in self.about.documents]])
         elif identity.kind == "lexical" and self.about is not None:  # it reads the texts whole, however they are shown

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from llmrank.ask.base import Ask
+from llmrank.ask.base import Ask, BothOrders, OneOrder
 from llmrank.errors import InputError, LlmrankError
 from llmrank.questions import Kind
 
@@ -51,6 +51,20 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a method that asks through a template of its own, and of a model of its own where it names one."""
+
+    template: str
+    question: Kind
+    backend: str | Any | None = None
+    """A SPEC, or a backend; None for that of the job."""
+    worst: bool = False
+    needs: tuple[str, ...] = ("text",)
+    shown: int = 1
+    """How many items one of its prompts may show."""
+
+
+@dataclass(frozen=True, slots=True)
 class Method:
     """One method, as `llmrank methods` lists it."""
 
@@ -77,6 +91,8 @@ class Method:
     """Why a query of n items cannot be ranked with these options, as the end of a sentence; None where it can."""
     around: Callable[[Method, Mapping[str, Any]], Method] = lambda method, given: method
     """The method as it is with the options given; another where it wraps one that they name."""
+    parts: Callable[..., Mapping[str, Part]] = lambda **options: {}
+    """Its further parts by the name under which they ask (`Question.by`), given the options."""
     options: Mapping[str, Option] = field(default_factory=dict)
     draws: bool = False
     """It draws at random, and takes a seed."""
@@ -136,6 +152,12 @@ class Method:
         if not same and (len(ranked.items) != len(items) or set(ranked.items) != set(items)):
             raise LlmrankError(f"the method {self.name} lost or doubled a document; that is a mistake in the method")
         return ranked
+
+    def asking(self, ask: Ask, values: Mapping[str, Any]) -> Ask:
+        """The ask as the method wants it: comparisons in both orders, unless `swap` is off."""
+        if self.question != "compare":
+            return ask
+        return BothOrders(ask) if values.get("swap", True) else OneOrder(ask)
 
     def expected(self, n: int, values: Mapping[str, Any]) -> tuple[Count, Count]:
         """Calls and rounds for n items."""

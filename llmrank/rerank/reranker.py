@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
-from llmrank.ask.base import Ask, BothOrders, OneOrder, Remember
-from llmrank.ask.loops import Background, Clients
-from llmrank.ask.samples import Sampled
+from llmrank.ask.base import Ask, Remember, Routed
+from llmrank.ask.loops import Background
 from llmrank.ask.tally import Tally
-from llmrank.ask.templated import Manner, TemplateAsk
 from llmrank.ask.virtual import OneUnitEach, outside_of_tasks, rounds_of
 from llmrank.data.types import Candidates, Document, Query
 from llmrank.errors import InputError
-from llmrank.llm.backends import open_backend
 from llmrank.llm.client import Client
-from llmrank.llm.types import CAPABILITIES, Backend, capabilities_of
+from llmrank.llm.types import Backend
 from llmrank.rerank.methods import Count, Ranked, find
 from llmrank.rerank.ranking import Hit, Ranking, RankStatus, Row
 from llmrank.rerank.stream import stream
 from llmrank.settings import Settings
 from llmrank.templates import Template, load
+from llmrank.voice import Voices, together
 
-DEFAULT_CONTEXT = 32_768  # tokens, where nothing tells how many the model takes
 Texts = Sequence["str | Document"]
 
 
@@ -57,11 +55,15 @@ class Reranker:
             raise InputError(f"--depth {depth}: it must not be below 0")
         self.depth = depth
         self.template = template if isinstance(template, Template) else load(template or self.method.template)
-        self.backend = open_backend(backend, base_url=self.settings.base_url) if isinstance(backend, str) else backend
+        self._models = Voices(self.settings, backend)
+        self.backend = self._models.backend
+        self.parts = self.method.parts(**self.options)
+        self.voices = {"": self._models.voice(self.template, whole=self.method.whole)}
+        """The template and the model of each part of the method, by the name under which it asks."""
+        for name, part in self.parts.items():
+            self.voices[name] = self._models.voice(load(part.template), part.backend)
         self._check_fit()
-        made_from, model, budget = self.settings, self.backend, self.settings.budget()
-        self._clients = Clients(lambda: made_from.client(model, budget))  # it must not hold on to this object
-        self._background = Background(self._clients)
+        self._background = Background(self._models)
 
     def rank(self, query: str | Query, documents: Texts) -> Ranking:
         """The documents, best first. Also from inside a running event loop or a notebook."""
@@ -96,11 +98,11 @@ class Reranker:
         self.check_size(request.query.id, len(documents))
         tally = Tally()
         calls, rounds = self.method.expected(len(head), self.options)
-        samples = self.settings.samples
-        tally.expected_calls, tally.expected_rounds = _middle(calls) * samples, _middle(rounds)
-        manner = self.manner(self.client())
-        asks = [TemplateAsk(manner, request.query, tally, sample=i) for i in range(samples)]
-        remembered = Remember(asks[0] if samples == 1 else Sampled(asks))
+        tally.expected_calls, tally.expected_rounds = _middle(calls) * self.settings.samples, _middle(rounds)
+        if self.settings.deadline is not None:
+            tally.ends = asyncio.get_running_loop().time() + self.settings.deadline
+        asks = {name: together(voice.asks(request.query, tally)) for name, voice in self.voices.items()}
+        remembered = Remember(asks[""] if len(asks) == 1 else Routed(asks))
         try:
             ranked = await self.run_strategy(head, remembered)
         except BaseException:
@@ -120,12 +122,12 @@ class Reranker:
             raise InputError(f"query {query_id}: {problem}")
 
     def client(self) -> Client:
-        """The client of the running event loop."""
-        return self._clients.current()
+        """The main model's client of the running event loop."""
+        return self.voices[""].clients.current()
 
     async def aclose(self) -> None:
-        """Closes the running loop's client: its connections and its ledger. The end of the loop does so too."""
-        await self._clients.aclose()
+        """Closes the running loop's clients: their connections and ledgers. The end of the loop does so too."""
+        await self._models.aclose()
 
     def close(self) -> None:
         """Closes what `rank` and `rank_many` opened. Not calling it loses nothing."""
@@ -139,61 +141,44 @@ class Reranker:
 
     async def run_strategy(self, documents: Sequence[Document], ask: Ask) -> Ranked:
         """The method over some other source of answers: a counter, an oracle, remembered answers."""
-        if self.method.question == "compare":
-            ask = BothOrders(ask) if self.options.get("swap", True) else OneOrder(ask)
-        return await self.method.run(documents, ask, self.options, seed=self.settings.seed)
+        return await self.method.run(
+            documents, self.method.asking(ask, self.options), self.options, seed=self.settings.seed
+        )
 
     def _asks_much_at_once(self, request: Candidates) -> bool:
         calls, rounds = self.method.expected(min(len(request.documents), self.depth or 10**9), self.options)
         return _middle(calls) > 2 * _middle(rounds)
 
-    def manner(self, client: Client) -> Manner:
-        """How this job puts its questions."""
-        settings = self.settings
-        return Manner(
-            template=self.template,
-            client=client,
-            context=settings.context or DEFAULT_CONTEXT,
-            passage_tokens=settings.passage_tokens,
-            temperature=settings.temperature,
-            max_completion_tokens=settings.max_completion_tokens,
-            seed=settings.seed,
-            whole=self.method.whole,
-            retry_format=settings.retry_format,
-            retry_failed=settings.retry_failed,
-        )
-
     def _check_fit(self) -> None:
-        """Method, template and backend must go together; what does not is told before the first call."""
-        method, template = self.method, self.template
+        """Method, templates and backends must go together; what does not is told before the first call."""
+        method, template, who = self.method, self.template, f"--method {self.method.name}"
         if template.question != method.question:
             raise InputError(
                 f"--template {template.name} asks `{template.question}`, the method {method.name} needs a template "
                 f"that asks `{method.question}`, such as {method.template}"
             )
-        missing = sorted({*template.header.needs, *method.needs} - capabilities_of(self.backend))
-        if missing:
-            what = {str(name): sentence for name, sentence in CAPABILITIES.items()}.get(missing[0], "unknown")
-            raise InputError(
-                f"--method {method.name} with --template {template.name} needs {missing[0]} ({what}), which "
-                f"the backend {type(self.backend).__name__} does not have; take another method, template or backend"
-            )
-        most, shown = template.most_items, method.shown(10**9, **self.options)
+        self.voices[""].check(method.needs, who)
+        self._check_shown(template, method.shown(10**9, **self.options), method.worst)
+        for name, part in self.parts.items():
+            voice = self.voices[name]
+            if voice.template.question != part.question:
+                raise InputError(
+                    f"{who}: the template {voice.template.name} asks `{voice.template.question}`, here one is needed "
+                    f"that asks `{part.question}`"
+                )
+            voice.check(part.needs, who)
+            self._check_shown(voice.template, part.shown, part.worst)
+
+    def _check_shown(self, template: Template, shown: int, worst: bool) -> None:
+        most = template.most_items
         if most is not None and shown > most:
             raise InputError(
-                f"--template {template.name} can name {most} documents, the method {method.name} would show more; "
+                f"--template {template.name} can name {most} documents, the method {self.method.name} would show more; "
                 "take a template with numbers, or show fewer"
             )
-        if template.header.worst != method.worst:
-            raise InputError(f"--template {template.name} and the method {method.name} do not both ask for the worst")
-        temperature = self.settings.temperature
-        if self.settings.samples > 1 and not (template.header.temperature if temperature is None else temperature):
+        if template.header.worst != worst:
             raise InputError(
-                f"--samples {self.settings.samples}: all samples are one at temperature 0; set --temperature"
-            )
-        if self.settings.max_cost is not None and self.settings.price is None:
-            raise InputError(
-                "--max-cost needs to know what the model costs: give --price IN,OUT in USD per million tokens"
+                f"--template {template.name} and the method {self.method.name} do not both ask for the worst"
             )
 
     async def _collect(self, requests: Iterable[Candidates | tuple[str | Query, Texts]]) -> list[Ranking]:

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
-from llmrank.templates.template import Rendered, Shown, Template, TemplateError, read_template
+from llmrank.templates.template import Example, Rendered, Shown, Template, TemplateError, read_template
 
-__all__ = ["Rendered", "Shown", "Template", "TemplateError", "folder", "load", "names"]
+__all__ = ["Example", "Rendered", "Shown", "Template", "TemplateError", "folder", "load", "names"]
 
 SUFFIX = ".j2"
 

@@ -18,13 +18,15 @@ class Header(BaseModel):
 
     name: str = Field(description="Name by which it is loaded: folder/name.")
     description: str = Field(description="One sentence for the list of templates.")
-    question: Kind = Field(description="The question it asks: grade, compare, choose or order.")
+    question: Kind = Field(description="The question it asks: grade, compare, choose, order or write.")
     parser: str = Field(description="The parser of its replies.")
     source: str = Field(description="Where the recipe comes from; the words are ours.")
     version: int = Field(1, ge=1, description="Counted up when the text changes.")
     labels: dict[str, float] = Field({}, description="Labels with their values, from least to most relevant.")
-    scoring: Literal["probability", "expected", "label"] = Field(
-        "label", description="What a grade is: P(most relevant label), the expected label, or the label named."
+    scoring: Literal["probability", "expected", "label", "mean", "sum"] = Field(
+        "label",
+        description="What a grade is: P(most relevant label), the expected label, or the label named; for the parser "
+        "`likelihood` the mean or the sum of the text's token log-probabilities.",
     )
     range: tuple[float, float] | None = Field(None, description="Lowest and highest score, for the parser `score`.")
     needs: tuple[str, ...] = Field(("text",), description="Capabilities that a backend must have.")
@@ -37,6 +39,12 @@ class Header(BaseModel):
     temperature: float = Field(0.0, ge=0, description="Sampling temperature, unless the job sets one.")
     stop: tuple[str, ...] = Field((), description="Texts at which the reply ends.")
     restate: str = Field("", description="The format in one sentence, for the one retry after an unreadable reply.")
+    close: str = Field(
+        "", description="What ends an unfinished chain of thought, so that the model is asked for its verdict alone."
+    )
+    given: tuple[str, ...] = Field(
+        (), description="Texts that a method brings besides query and documents: a criterion, an expected answer."
+    )
     variables: dict[str, str] = Field({}, description="The template's own variables with their defaults.")
 
     @field_validator("labels", mode="before")
@@ -61,6 +69,8 @@ class Header(BaseModel):
         values = list(self.labels.values())
         if any(a >= b for a, b in pairwise(values)):
             raise ValueError("labels must stand from least to most relevant, with rising values")
+        if (self.parser == "likelihood") != (self.scoring in ("mean", "sum")):
+            raise ValueError("scoring: mean and sum are what the parser likelihood takes, and no other")
         if self.scoring == "probability" and len(self.labels) != 2:
             raise ValueError("scoring: probability is for two labels")
         if self.parser == "score" and self.range is None:

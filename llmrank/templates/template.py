@@ -23,7 +23,7 @@ from llmrank.errors import InputError
 from llmrank.questions import Answer, Kind, Said
 from llmrank.templates.frames import Frame, frame, inserts, marks, verbatim
 from llmrank.templates.header import Header
-from llmrank.templates.messages import COLLECTED, MessageExtension
+from llmrank.templates.messages import COLLECTED, CONTINUATION, MessageExtension
 from llmrank.templates.parsers import PARSERS
 from llmrank.templates.prepare import safe
 
@@ -33,7 +33,11 @@ VARIABLES: dict[Kind, frozenset[str]] = {
     "compare": frozenset({"query", "left", "right"}),
     "choose": frozenset({"query", "documents", "n"}),
     "order": frozenset({"query", "documents", "n"}),
+    "write": frozenset({"query", "documents", "n"}),
 }
+EXAMPLES = "examples"
+"""Worked examples, known to every template: objects with `query`, `documents`, `answer`; empty unless a job has some."""
+NOTHING: Mapping[str, str] = MappingProxyType({})
 LETTERS = string.ascii_uppercase
 
 
@@ -60,6 +64,17 @@ class Rendered:
 
     messages: tuple[tuple[str, str], ...] = ()
     raw: str | None = None
+    continuation: str | None = None
+    """The text whose log-probability after the prompt is wanted."""
+
+
+class Example(NamedTuple):
+    """A worked example as a template sees it."""
+
+    query: str
+    documents: tuple[str, ...]
+    answer: str
+    """In the words that the template asks for."""
 
 
 class Template:
@@ -99,18 +114,35 @@ class Template:
     def identifiers(self, n: int) -> Sequence[str]:
         return LETTERS[:n] if self.header.identifiers == "letters" else _numbers(n)
 
-    def render(self, query: str | Query, documents: Sequence[str | Shown]) -> Rendered:
-        """The prompt about a query and documents, plain texts or as they are to be shown; passages are made safe."""
+    def render(
+        self,
+        query: str | Query,
+        documents: Sequence[str | Shown],
+        given: Mapping[str, str] = NOTHING,
+        examples: Sequence[Example] = (),
+    ) -> Rendered:
+        """The prompt about a query and documents, plain texts or as they are to be shown; passages are made safe.
+
+        given: the texts that the template's header says a method brings, by name.
+        """
+        if missing := set(self.header.given) - set(given):
+            raise TemplateError(f"{self.origin}: the template shows {min(missing)!r}, which must be given")
         asked = query if isinstance(query, Query) else Query("query", safe(query))
         names = self.identifiers(len(documents))
         shown = [d if isinstance(d, Shown) else Shown(i, safe(d)) for i, d in zip(names, documents, strict=True)]
-        return self.prompt(asked, shown)
+        return self.prompt(asked, shown, {name: safe(text) for name, text in given.items()}, examples)
 
-    def prompt(self, query: Query, documents: Sequence[Shown]) -> Rendered:
+    def prompt(
+        self,
+        query: Query,
+        documents: Sequence[Shown],
+        given: Mapping[str, str] = NOTHING,
+        examples: Sequence[Example] = (),
+    ) -> Rendered:
         """The prompt about these documents, as they are: nothing is cut or made safe here."""
-        if self.verbatim:
+        if self.verbatim and not examples:
             return self.filled(query, [shown.text for shown in documents])
-        return self._as_rendered(self._run(query, documents))
+        return self._as_rendered(self._run(query, documents, given, examples))
 
     def filled(self, query: Query, texts: Sequence[str]) -> Rendered:
         """`prompt` for a `verbatim` template, which shows nothing of a document but its text."""
@@ -121,23 +153,36 @@ class Template:
         return self._as_rendered(frame.filled(inserts(query, texts)))
 
     def _as_rendered(self, messages: tuple[tuple[str, str], ...]) -> Rendered:
-        return Rendered(raw=messages[0][1]) if self.header.raw else Rendered(messages)
+        continuation = None
+        if messages[-1][0] == CONTINUATION:
+            *told, (_, continuation) = messages
+            messages = tuple(told)
+        if self.header.raw:
+            return Rendered(raw=messages[0][1], continuation=continuation)
+        return Rendered(messages, continuation=continuation)
 
     def _frame(self, n: int) -> Frame:
         query, texts = marks(n)
         return frame(self._run(query, [Shown(i, text) for i, text in zip(self.identifiers(n), texts, strict=True)]))
 
-    def _run(self, query: Query, documents: Sequence[Shown]) -> tuple[tuple[str, str], ...]:
+    def _run(
+        self,
+        query: Query,
+        documents: Sequence[Shown],
+        given: Mapping[str, str] = NOTHING,
+        examples: Sequence[Example] = (),
+    ) -> tuple[tuple[str, str], ...]:
         """The messages, or the raw prompt as one message without a role, as the template engine makes them."""
         messages: list[tuple[str, str]] = []
-        context = {**self.variables, "query": query, "n": len(documents), COLLECTED: messages}
+        context = {**self.variables, "query": query, "n": len(documents), COLLECTED: messages, EXAMPLES: examples}
+        context |= given
         context |= self._named(documents)
         try:
             text = self._jinja.render(context)
         except Exception as error:  # a template may do anything that the sandbox lets it
             raise TemplateError(f"{self.origin}: the template cannot be rendered ({error})") from error
         if self.header.raw:
-            return (("", text),)
+            return (("", text), *messages)
         if text.strip():
             raise TemplateError(f"{self.origin}: the text {text.strip()[:40]!r} stands outside any message block")
         return tuple(messages)
@@ -177,11 +222,16 @@ class Template:
                 raise TemplateError(
                     f"{self.origin}: a template stands in one file; it cannot include or import another"
                 )
-            self.verbatim = verbatim(tree)
             used = meta.find_undeclared_variables(tree)
-            unknown = used - VARIABLES[self.question] - set(self.variables)
+            own = {*self.variables, *self.header.given, EXAMPLES}
+            if clash := VARIABLES[self.question] & own:
+                raise TemplateError(
+                    f"{self.origin}: {min(clash)!r} is what every such template has; name yours otherwise"
+                )
+            self.verbatim = verbatim(tree) and used.isdisjoint({*self.header.given, EXAMPLES})
+            unknown = used - VARIABLES[self.question] - own
             if unknown:
-                known = ", ".join(sorted(VARIABLES[self.question] | set(self.variables)))
+                known = ", ".join(sorted(VARIABLES[self.question] | own))
                 raise TemplateError(
                     f"{self.origin}: {min(unknown)!r} is not defined in a `{self.question}` template; there are {known}"
                 )
@@ -196,7 +246,13 @@ class Template:
         """Renders it once with made-up documents, so that what is wrong in it shows when it is loaded."""
         n = {"grade": 1, "compare": 2}.get(self.question, 3)
         shown = [Shown(i, "text", "title", 1.0, _AnyMetadata()) for i in self.identifiers(n)]
-        messages = self._run(Query("q", "query"), shown)
+        rendered = self._as_rendered(self._run(Query("q", "query"), shown, dict.fromkeys(self.header.given, "text")))
+        messages = rendered.messages if rendered.raw is None else (("", rendered.raw),)
+        if (rendered.continuation is not None) != (self.header.parser == "likelihood"):
+            raise TemplateError(
+                f"{self.origin}: a {{% continuation %}} block and the parser likelihood go together, one without the "
+                "other says nothing"
+            )
         if not messages:
             raise TemplateError(
                 f'{self.origin}: there is no {{% message "user" %}} block (or the header lacks raw: true)'

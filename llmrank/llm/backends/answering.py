@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from llmrank.llm.types import About, Reply, Request
-from llmrank.questions import Choice, Grade, Order, Preference, Token
+from llmrank.questions import Choice, Grade, Order, Preference, Token, Written
 
 SHARPNESS = 2.0  # log-odds between neighbouring labels of a scale, and between items a whole scale apart, halved
+WRITTEN_PARTS = 3
+PIECE = re.compile(r"\s*\S+|\s+$")
 REST = 1e-3  # probability left to all other tokens
 LEAST = -600.0  # a log-probability whose probability is still above zero: what is listed is never impossible
 
@@ -21,6 +24,10 @@ def answer(request: Request, about: About, worths: Sequence[float], *, ties: flo
     question leaves room for it.
     """
     kind = about.question.kind
+    if request.continuation is not None:
+        return _continued(request, request.continuation, worths)
+    if kind == "write":
+        return reply(request, about.write(_written(about)))
     if kind == "grade":
         said = _grade(about, worths[0])
     elif kind == "compare":
@@ -43,6 +50,20 @@ def reply(request: Request, text: str, tokens: Sequence[Token] | None = None) ->
         prompt_tokens=request.prompt_bytes() // 4,
         completion_tokens=min(request.sampling.max_tokens, -(-len(text.encode()) // 4)),
     )
+
+
+def _written(about: About) -> Written:
+    """A text that says no more than the query does."""
+    parts = tuple(f"{about.query.text} ({i})" for i in range(1, WRITTEN_PARTS + 1))
+    return Written(text=about.query.text, parts=parts)
+
+
+def _continued(request: Request, text: str, worths: Sequence[float]) -> Reply:
+    """The text's words with log-probabilities that rise with what the shown items are worth."""
+    worth = sum(worths) / max(1, len(worths))
+    pieces = PIECE.findall(text)
+    tokens = tuple(Token(piece, SHARPNESS * (min(max(worth, 0.0), 1.0) - 2.0)) for piece in pieces)
+    return reply(request, "", tokens)
 
 
 class Said(NamedTuple):

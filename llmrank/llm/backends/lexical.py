@@ -21,7 +21,7 @@ class LexicalBackend:
     """A document is worth the share of the query's words that it has, a little more where they are dense."""
 
     identity = Identity("lexical", "overlap-1")
-    capabilities = frozenset({"text", "logprobs"})
+    capabilities = frozenset({"text", "logprobs", "later-logprobs"})
 
     async def complete(self, request: Request) -> Reply | Failure:
         about = request.about

@@ -25,7 +25,7 @@ class ReplayBackend:
             self.identity = _recorded(ledger, f"replay:{path}", model)
             asked_logprobs = ledger.query(LOGPROBS_ASKED, self.identity)
         # A recorded model without log-probabilities was asked for none, so its replies stand under keys without them.
-        missing = set() if asked_logprobs else {"logprobs"}
+        missing = set() if asked_logprobs else {"logprobs", "later-logprobs", "label-logprobs", "prompt-logprobs"}
         self.capabilities = frozenset(CAPABILITIES) - missing
 
     async def complete(self, request: Request) -> Reply | Failure:

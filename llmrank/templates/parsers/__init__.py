@@ -6,28 +6,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from llmrank.questions import Answer, Kind, Said
 from llmrank.templates.parsers.choose import ChooseParser
 from llmrank.templates.parsers.compare import CompareParser
+from llmrank.templates.parsers.continuation import LikelihoodParser
 from llmrank.templates.parsers.grade import LabelParser, ScoreParser, Scoring
 from llmrank.templates.parsers.identifiers import Identifiers
 from llmrank.templates.parsers.likelihood import ambiguous_first_tokens
 from llmrank.templates.parsers.order import OrderParser
 from llmrank.templates.parsers.scores import ScoresParser
+from llmrank.templates.parsers.written import ListParser, TextParser
 
 __all__ = [
     "PARSERS",
     "ChooseParser",
     "CompareParser",
     "LabelParser",
+    "LikelihoodParser",
+    "ListParser",
     "OrderParser",
     "Parser",
     "ParserEntry",
     "ScoreParser",
     "ScoresParser",
     "Settings",
+    "TextParser",
     "ambiguous_first_tokens",
 ]
 
@@ -38,7 +43,7 @@ class Settings(Protocol):
     @property
     def labels(self) -> Mapping[str, float]: ...
     @property
-    def scoring(self) -> Scoring: ...
+    def scoring(self) -> Literal["probability", "expected", "label", "mean", "sum"]: ...
     @property
     def range(self) -> tuple[float, float] | None: ...
     @property
@@ -69,6 +74,9 @@ PARSERS: dict[str, ParserEntry] = {
     "choice": ParserEntry("choose", lambda header: ChooseParser(header.identifiers)),
     "choice-letters": ParserEntry("choose", lambda header: ChooseParser("letters")),
     "ab": ParserEntry("compare", lambda header: CompareParser()),
-    "label": ParserEntry("grade", lambda header: LabelParser(header.labels, header.scoring)),
+    "label": ParserEntry("grade", lambda header: LabelParser(header.labels, cast(Scoring, header.scoring))),
     "score": ParserEntry("grade", lambda header: ScoreParser(*(header.range or (0.0, 100.0)))),
+    "likelihood": ParserEntry("grade", lambda header: LikelihoodParser("sum" if header.scoring == "sum" else "mean")),
+    "text": ParserEntry("write", lambda header: TextParser()),
+    "list": ParserEntry("write", lambda header: ListParser()),
 }
