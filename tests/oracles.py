@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Hashable, Mapping
 
-from llmrank.ask.base import Ask, BothOrders, OneOrder, Remember
+from llmrank.ask.base import Ask, Remember
 from llmrank.ask.virtual import VirtualLoop
 from llmrank.questions import Answer, Choice, Grade, Order, Preference, Question, failed, unasked
 from llmrank.rerank.methods import Method, Ranked
@@ -93,8 +93,6 @@ def run(
     asked = Asked(judge, latency)
     values = method.checked(options)
     ask: Ask = Remember(asked)
-    if method.question == "compare":
-        ask = BothOrders(ask) if values.get("swap", True) else OneOrder(ask)
     loop = VirtualLoop()
-    ranked = loop.run(method.run(list(range(n)), ask, values))
+    ranked = loop.run(method.run(list(range(n)), method.asking(ask, values), values))
     return ranked, len(asked.questions), loop.time()

@@ -129,6 +129,24 @@ class BothOrders(Ask):
         return agreed(cast(Preference, forth), mirrored(cast(Preference, back)))
 
 
+class OtherOrderWhereItMatters(Ask):
+    """Asks the other order only after an answer against the item shown first.
+
+    For methods that show what stood first in the first stage first, and let a disagreement leave it there: then no
+    other answer could change what they do, and they do what they would do with both orders.
+    """
+
+    def __init__(self, inner: Ask) -> None:
+        self._inner = inner
+
+    async def answer(self, question: Question) -> Answer:
+        forth = await self._inner.answer(question)
+        if not isinstance(forth, Preference) or (forth.share is not None and forth.share >= 0.5):
+            return forth
+        back = await self._inner.answer(question._replace(items=question.items[::-1]))
+        return agreed(forth, mirrored(cast(Preference, back)))
+
+
 class OneOrder(Ask):
     """Asks each pair in the order in which it first comes up, and in no other."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from math import factorial
 from typing import Any, cast
@@ -14,7 +14,7 @@ from llmrank.errors import InputError
 from llmrank.questions import Answer, Choice, Preference, Question
 from llmrank.rerank.methods import Count, Item, Method, Ranked, by_score, find, method
 
-OWN = ("shuffles", "inner", "consensus")
+OWN = ("shuffles", "inner", "consensus", "focus")
 
 
 def _inner(name: str) -> Method:
@@ -33,15 +33,15 @@ def _around(outer: Method, given: Mapping[str, Any]) -> Method:
         question=inner.question,
         template=inner.template,
         needs=inner.needs,
-        shown=lambda n, shuffles, inner, consensus, **options: find(inner).shown(n, **options),
+        shown=lambda n, shuffles, inner, consensus, focus, **options: find(inner).shown(n, **options),
         whole=inner.whole,
         worst=inner.worst,
-        problem=lambda n, shuffles, inner, consensus, **options: find(inner).problem(n, **options),
+        problem=lambda n, shuffles, inner, consensus, focus, **options: find(inner).problem(n, **options),
         options=own | {name: option for name, option in inner.options.items() if name not in own},
     )
 
 
-def _expected(n: int, shuffles: int, inner: str, options: Mapping[str, Any]) -> tuple[Count, Count]:
+def _expected(n: int, shuffles: int, inner: str, focus: bool, options: Mapping[str, Any]) -> tuple[Count, Count]:
     """Calls and rounds: runs may come upon the same questions, which are asked once."""
     wrapped = _inner(inner)
     calls, rounds = wrapped.expected(n, options or wrapped.checked({}))
@@ -49,7 +49,7 @@ def _expected(n: int, shuffles: int, inner: str, options: Mapping[str, Any]) -> 
     if runs == 1 or calls == 0:
         return calls, rounds
     (fewest, most), (_, longest) = _ends(calls), _ends(rounds)
-    return (fewest, runs * most), (min(1, longest), longest)
+    return (fewest, runs * most), (min(1, longest), longest * (1 + (focus and runs > 2)))
 
 
 def _ends(count: Count) -> tuple[int, int]:
@@ -60,10 +60,12 @@ def _ends(count: Count) -> tuple[int, int]:
     question="order",
     source="permutation self-consistency, PermSC 2310.07712",
     template="listwise/rank",
-    calls=lambda n, shuffles, inner, consensus, **options: _expected(n, shuffles, inner, options)[0],
-    rounds=lambda n, shuffles, inner, consensus, **options: _expected(n, shuffles, inner, options)[1],
+    calls=lambda n, shuffles, inner, consensus, focus, **options: _expected(n, shuffles, inner, focus, options)[0],
+    rounds=lambda n, shuffles, inner, consensus, focus, **options: _expected(n, shuffles, inner, focus, options)[1],
     formula=("shuffles x those of inner", "those of inner"),
-    shown=lambda n, shuffles, inner, consensus, **options: find(inner).shown(n, **(options or find(inner).checked({}))),
+    shown=lambda n, shuffles, inner, consensus, focus, **options: find(inner).shown(
+        n, **(options or find(inner).checked({}))
+    ),
     around=_around,
 )
 async def permutation_consistency(
@@ -73,6 +75,7 @@ async def permutation_consistency(
     shuffles: int = 5,
     inner: str = "sliding-window",
     consensus: str = "kemeny",
+    focus: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> Ranked | list[Item]:
@@ -83,7 +86,8 @@ async def permutation_consistency(
     more: what a model says of places rather than candidates cancels out. `consensus`: `kemeny`, the order that goes
     against the fewest preferences (exact where few candidates run in circles, else by local search), or `borda`. Ties
     keep first-stage order, and so does what is below the k of an `inner` that has one. With a perfect judge as `inner`.
-    A run in which no question was answered does not count.
+    A run in which no question was answered does not count. `focus` looks first, with one shuffle and its reverse, where
+    the ranking flips, and asks only these stretches again, unless all at once is cheaper.
     """
     wrapped = _inner(inner)
     values = options or wrapped.checked({})
@@ -98,9 +102,65 @@ async def permutation_consistency(
         return [[i] for i in ranking[:ranked_to]] + rest if heard.answers else None
 
     orders = _shuffled(len(items), shuffles, random.Random(seed))
+    if focus and len(orders) > 2:
+        return await _focused(items, orders, run, consensus, lambda stretches: _cheaper(stretches, wrapped, values))
     rankings = await asyncio.gather(*(run(number, order) for number, order in enumerate(orders)))
     told = [ranking for ranking in rankings if ranking is not None]
     return _consensus(items, told, consensus) if told and len(items) > 1 else list(items)
+
+
+async def _focused(
+    items: Sequence[Item],
+    orders: Sequence[list[int]],
+    run: Callable[[int, list[int]], Awaitable[list[list[int]] | None]],
+    consensus: str,
+    cheaper: Callable[[Sequence[Sequence[int]]], bool],
+) -> list[Item]:
+    """One shuffle and its reverse, then the other orders for the stretches in which these two rank differently."""
+    *rest, one, other = orders  # of an odd number, too, the last two are a pair
+    first = [ranking for ranking in await asyncio.gather(run(0, one), run(1, other)) if ranking is not None]
+    if not first:
+        return list(items)
+    settled = [[place for group in ranking for place in group] for ranking in first]
+    stretches = _stretches(settled)
+    if not cheaper([stretch for stretch in stretches if len(stretch) > 1]):
+        stretches = [list(range(len(items)))]
+    members = [set(stretch) for stretch in stretches]
+    jobs = [(part, order) for part, inside in enumerate(members) if len(inside) > 1 for order in rest]
+    again = await asyncio.gather(
+        *(run(2 + i, [item for item in order if item in members[part]]) for i, (part, order) in enumerate(jobs))
+    )
+    decided: list[Item] = []
+    for part, inside in enumerate(members):
+        numbered = {item: i for i, item in enumerate(sorted(inside))}
+        heard = [ranking for (of, _), ranking in zip(jobs, again, strict=True) if of == part and ranking is not None]
+        known = [[[i] for i in ranking if i in inside] for ranking in settled]
+        rankings = [[[numbered[i] for i in group] for group in ranking if group] for ranking in (*known, *heard)]
+        ranked = _consensus([items[i] for i in numbered], rankings, consensus) if len(inside) > 1 else None
+        decided += [items[i] for i in numbered] if ranked is None else _items(ranked)
+    return decided
+
+
+def _items(ranked: Ranked | list[Item]) -> list[Item]:
+    return ranked.items if isinstance(ranked, Ranked) else ranked
+
+
+def _stretches(rankings: Sequence[list[int]]) -> list[list[int]]:
+    """The items in the order of their mean places, parted wherever no pair of both sides stands the other way round."""
+    places = [{item: place for place, item in enumerate(ranking)} for ranking in rankings]
+    mean = sorted(places[0], key=lambda item: (sum(place[item] for place in places), item))
+    parts: list[list[int]] = [[]]
+    for count, item in enumerate(mean, 1):
+        parts[-1].append(item)
+        if count < len(mean) and all(max(place[i] for i in mean[:count]) < count for place in places):
+            parts.append([])
+    return parts
+
+
+def _cheaper(stretches: Sequence[Sequence[int]], inner: Method, values: Mapping[str, Any]) -> bool:
+    """Whether the stretches take fewer questions, at most, than all their items at once."""
+    apart = sum(_ends(inner.expected(len(stretch), values)[0])[1] for stretch in stretches)
+    return apart <= _ends(inner.expected(sum(map(len, stretches)), values)[0])[1]
 
 
 def _shuffled(n: int, count: int, draw: random.Random) -> list[list[int]]:

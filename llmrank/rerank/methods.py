@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from llmrank.ask.base import Ask, BothOrders, OneOrder
+from llmrank.ask.base import Ask, BothOrders, OneOrder, OtherOrderWhereItMatters
 from llmrank.errors import InputError, LlmrankError
 from llmrank.questions import Kind
 
@@ -154,10 +154,12 @@ class Method:
         return ranked
 
     def asking(self, ask: Ask, values: Mapping[str, Any]) -> Ask:
-        """The ask as the method wants it: comparisons in both orders, unless `swap` is off."""
+        """The ask as the method wants it: comparisons in both orders, unless `swap` is off or `lazy` puts one off."""
         if self.question != "compare":
             return ask
-        return BothOrders(ask) if values.get("swap", True) else OneOrder(ask)
+        if not values.get("swap", True):
+            return OneOrder(ask)
+        return OtherOrderWhereItMatters(ask) if values.get("lazy") else BothOrders(ask)
 
     def expected(self, n: int, values: Mapping[str, Any]) -> tuple[Count, Count]:
         """Calls and rounds for n items."""

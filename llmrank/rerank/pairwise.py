@@ -69,13 +69,13 @@ def decider(items: Sequence[Item], ask: Ask) -> Callable[[Item, Item], Awaitable
     return better
 
 
-def _pair_steps(n: int, k: int, swap: bool) -> Count:
+def _pair_steps(n: int, k: int) -> Count:
     least, most = heap_steps(n, k, 2)  # type: ignore[misc]  # a range
     lone = int(n > 1 and n % 2 == 0)  # a last parent with one child needs one comparison, others two
-    return (2 * least - lone) * (1 + swap), 2 * most * (1 + swap)
+    return 2 * least - lone, 2 * most
 
 
-def _pair_rounds(n: int, k: int, swap: bool) -> Count:
+def _pair_rounds(n: int, k: int) -> Count:
     least, most = heap_rounds(n, k, 2)  # type: ignore[misc]  # a range
     return min(least, 1), 2 * most
 
@@ -84,16 +84,19 @@ def _pair_rounds(n: int, k: int, swap: bool) -> Count:
     question="compare",
     source="PRP 2306.17563",
     template="pairwise/prefer",
-    calls=lambda n, k, swap: _pair_steps(n, k, swap),
-    rounds=lambda n, k, swap: _pair_rounds(n, k, swap),
+    calls=lambda n, k, swap, lazy: put_off(_pair_steps(n, k), swap, swap and lazy),
+    rounds=lambda n, k, swap, lazy: put_off(_pair_rounds(n, k), False, swap and lazy),
     formula=("about 2n + 2k log_2 n pairs, twice with swap", "about 2 log_2 n + 4k"),
     shown=lambda n, **options: 2,
 )
-async def heapsort(items: Sequence[Item], ask: Ask, *, k: int = 10, swap: bool = True) -> list[Item]:
+async def heapsort(
+    items: Sequence[Item], ask: Ask, *, k: int = 10, swap: bool = True, lazy: bool = False
+) -> list[Item]:
     """Builds a binary heap by comparing siblings, then the better with its parent, and pops the top k.
 
     With a perfect judge the top k are exact; the rest keeps first-stage order. A tie or a failed pair is decided by
-    first-stage order.
+    first-stage order. `lazy` asks the other order of a pair only where it can change that: fewer questions for the same
+    ranking, but one after the other.
     """
     better = decider(items, ask)
 
@@ -104,13 +107,16 @@ async def heapsort(items: Sequence[Item], ask: Ask, *, k: int = 10, swap: bool =
     return await heap_top(items, k, 2, best)
 
 
-async def bubblesort(items: Sequence[Item], ask: Ask, *, k: int = 10, swap: bool = True) -> list[Item]:
+async def bubblesort(
+    items: Sequence[Item], ask: Ask, *, k: int = 10, swap: bool = True, lazy: bool = False
+) -> list[Item]:
     """Passes from the bottom to the top compare neighbours and swap them where the lower one is better, k times.
 
     A pass ends one place below the one before and follows it at two steps' distance: at most n+k-2 rounds, and as
     many calls as k shrinking passes have pairs (1,890 at n=100, k=10), since a pair is asked once. For the same reason
     it stops early: after a pass that changed nothing all others would ask what is known. With a perfect judge the top
-    k are exact; the rest keeps first-stage order. A tie or a failed pair is decided by first-stage order.
+    k are exact; the rest keeps first-stage order. A tie or a failed pair is decided by first-stage order. `lazy` as for
+    `heapsort`.
     """
     better = decider(items, ask)
     return await bubble_top(items, k, 1, lambda family: better(*family))
@@ -122,8 +128,8 @@ for _name in ("bubblesort", "sliding-pairs"):
         question="compare",
         source="PRP 2306.17563",
         template="pairwise/prefer",
-        calls=lambda n, k, swap: doubled(bubble_steps(n, k, 1), swap),
-        rounds=lambda n, k, swap: bubble_rounds(n, k, 1),
+        calls=lambda n, k, swap, lazy: put_off(bubble_steps(n, k, 1), swap, swap and lazy),
+        rounds=lambda n, k, swap, lazy: put_off(bubble_rounds(n, k, 1), False, swap and lazy),
         formula=("n-1 to about nk pairs, twice with swap", "n-1 to n+k-2"),
         shown=lambda n, **options: 2,
     )(bubblesort)
@@ -134,3 +140,11 @@ def doubled(pairs: Count, swap: bool) -> Count:
     if isinstance(pairs, int):
         return pairs * (1 + swap)
     return between(pairs[0] * (1 + swap), pairs[1] * (1 + swap))
+
+
+def put_off(count: Count, swap: bool, lazy: bool) -> Count:
+    """Questions for so many pairs, of which some or all may be asked in one order only; rounds likewise."""
+    if not lazy:
+        return doubled(count, swap)
+    least, most = (count, count) if isinstance(count, int) else count
+    return between(least, 2 * most)

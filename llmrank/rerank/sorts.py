@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple
 
 from llmrank.ask.base import Ask
 from llmrank.rerank.methods import Count, Item, between, method, top_first
-from llmrank.rerank.pairwise import decider, doubled
+from llmrank.rerank.pairwise import decider, doubled, put_off
 
 NEAR = 0.1
 """P(left) nearer to one half than this leaves it open which of two heads goes first."""
@@ -20,17 +20,20 @@ NEAR = 0.1
     question="compare",
     source="2505.24643",
     template="pairwise/prefer",
-    calls=lambda n, k, swap: doubled(between(max(n - 1, 0), n * (n - 1) // 2), swap),
-    rounds=lambda n, k, swap: between(min(1, max(n - 1, 0)), max(n - 1, 0)),
+    calls=lambda n, k, swap, lazy: put_off(between(max(n - 1, 0), n * (n - 1) // 2), swap, swap and lazy),
+    rounds=lambda n, k, swap, lazy: put_off(between(min(1, max(n - 1, 0)), max(n - 1, 0)), False, swap and lazy),
     formula=("about 2n pairs, twice with swap", "about log_2 n"),
     shown=lambda n, **options: 2,
 )
-async def quicksort(items: Sequence[Item], ask: Ask, *, k: int = 10, swap: bool = True) -> list[Item]:
+async def quicksort(
+    items: Sequence[Item], ask: Ask, *, k: int = 10, swap: bool = True, lazy: bool = False
+) -> list[Item]:
     """Compares one item with all others at once, then goes on with the part or parts that hold the top k.
 
     The pivot is the item after the first k, where these are not more than half, else the middle one: a good start then
     leaves little more than k. About 2n pairs and 8 rounds at n=100; at worst every pair, and n-1 rounds. With a perfect
     judge the top k are exact; the rest keeps first-stage order. A tie or a failed pair is decided by first-stage order.
+    `lazy` as for `heapsort`.
     """
     better = decider(items, ask)
 

@@ -37,7 +37,7 @@ def test_any_method_can_be_wrapped(inner: str) -> None:
     method = METHOD.given({"inner": inner})
     assert method.question == METHODS[inner].question
     assert method.template == METHODS[inner].template
-    assert set(method.options) == {"shuffles", "inner", "consensus", *METHODS[inner].options}
+    assert set(method.options) == {"shuffles", "inner", "consensus", "focus", *METHODS[inner].options}
     for n in (0, 1, 2, 12):
         expected, _ = method.expected(n, method.checked({"inner": inner}))
         least, most = (expected, expected) if isinstance(expected, int) else expected
@@ -100,3 +100,31 @@ def test_it_wraps_no_other_than_known_methods_and_not_itself() -> None:
         METHOD.given({"inner": "heapsrt"})
     with pytest.raises(InputError, match="consensus=mean: there are kemeny, borda"):
         METHOD.checked({"consensus": "mean"})
+
+
+def test_focus_asks_again_only_where_two_passes_disagree() -> None:
+    """A judge that is sure of all but three neighbours: these alone are shuffled on."""
+    unsure = {4, 5, 6}
+
+    def judge(question: Question) -> Answer:
+        def key(place: int) -> tuple[int, int]:
+            item = question.items[place]
+            return (4, place) if item in unsure else (item, 0)  # type: ignore[return-value]
+
+        return Order(permutation=tuple(sorted(range(len(question.items)), key=key)))
+
+    asked = []
+    options = {"inner": "full-list", "shuffles": 6, "focus": True}
+    ranked, count, rounds = run(METHOD, 12, lambda q: asked.append(q) or judge(q), **options)
+    assert count == 2 + 4
+    assert rounds == 2
+    assert [set(question.items) for question in asked[2:]] == [unsure] * 4
+    assert set(ranked.items[4:7]) == unsure
+    assert [i for i in ranked.items if i not in unsure] == [i for i in range(12) if i not in unsure]
+
+
+def test_focus_is_content_with_two_passes_that_agree() -> None:
+    worth = shuffled_worths(15, 1)
+    ranked, asked, rounds = run(METHOD, 15, perfect(worth), inner="full-list", focus=True)
+    assert (asked, rounds) == (2, 1)
+    assert ranked.items == sorted(range(15), key=lambda i: -worth[i])

@@ -194,3 +194,19 @@ def test_active_learns_nothing_from_pairs_that_failed() -> None:
     )
     assert ranked.items[0] == 0  # without a score it keeps its place
     assert (ranked.scores or [])[0] is None
+
+
+@pytest.mark.parametrize("name", ["heapsort", "bubblesort", "sliding-pairs", "quicksort"])
+def test_the_other_order_put_off_changes_nothing_but_the_bill(name: str) -> None:
+    """Whatever is answered: a second order matters only where the first went against first-stage order."""
+    for seed in range(30):
+        for judge in (erratic(seed), noisy(from_first_stage(40, 0.3, seed), 0.2, seed)):
+            both, asked, _ = run(METHODS[name], 40, judge)
+            lazy, fewer, _ = run(METHODS[name], 40, judge, lazy=True)
+            assert lazy.items == both.items
+            assert fewer < asked
+
+
+def test_a_model_that_always_prefers_what_is_shown_first_is_asked_each_pair_once() -> None:
+    ranked, asked, _ = run(METHODS["bubblesort"], 100, first_shown, lazy=True)
+    assert (asked, ranked.items) == (99, list(range(100)))

@@ -27,6 +27,8 @@ options = {
     "children": st.integers(1, 19),
     "passes": st.integers(1, 3),
     "swap": st.booleans(),
+    "lazy": st.booleans(),
+    "focus": st.booleans(),
     "sample": st.sampled_from([0.02, 0.3, 1.0]),
     "beam": st.integers(1, 4),
     "aggregate": st.sampled_from(["wins", "pagerank", "bradley-terry", "elo"]),
