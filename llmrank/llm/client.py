@@ -6,12 +6,14 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from llmrank.errors import InputError, LlmrankError
+from llmrank.llm.adaptive import Adaptive
 from llmrank.llm.budget import Amount, Budget, Price
+from llmrank.llm.hedging import Hedging
 from llmrank.llm.ledger import Ledger, Row
 from llmrank.llm.limits import Rate, Slots
 from llmrank.llm.types import FAILURES, Backend, Failure, Reply, Request, identity_of, ledger_key, safe_text
@@ -26,6 +28,10 @@ class BackendRefused(LlmrankError):
     """The backend refused in a way that no other request would escape: bad key, unknown model, nothing there."""
 
     exit_code = 5
+
+    def __init__(self, told: str, failure: Failure | None = None) -> None:
+        super().__init__(told)
+        self.failure = failure
 
 
 class Exchange(NamedTuple):
@@ -73,6 +79,13 @@ class Client:
     model_id: str | None = None
     """Tells apart two models that servers give one name; takes the model's place in the ledger key."""
     totals: Totals = field(default_factory=Totals)
+    adaptive: bool = False
+    """Finds out how many requests to keep in flight, up to `concurrency`."""
+    hedge: float | None = None
+    """A request that takes longer than this share of the last ones is sent a second time; the first reply counts."""
+
+    gives_logprobs: bool = field(default=False, init=False)
+    """A reply had them: the server does not pass over them."""
 
     def __post_init__(self) -> None:
         self.identity = identity_of(self.backend)
@@ -85,8 +98,13 @@ class Client:
                 "--max-cost needs to know what the model costs: give --price IN,OUT in USD per million tokens"
             )
         self.origin: str = getattr(self.backend, "origin", "")
-        self.slots = Slots(self.concurrency)
-        self.prompts = Slots(AHEAD * self.concurrency)
+        spread: Callable[[int], int] | None = getattr(self.backend, "spread", None)  # each of several servers takes it
+        size = self.concurrency if spread is None else spread(self.concurrency)
+        self.slots = Slots(size)
+        self.prompts = Slots(AHEAD * size)
+        self._admit: Callable[[], Awaitable[None]] | None = getattr(self.backend, "admit", None)
+        self._pace = Adaptive(self.slots) if self.adaptive else None
+        self._hedging = None if self.hedge is None else Hedging(self.hedge, self.slots)
         self._requests = Rate(self.rpm) if self.rpm else None
         self._tokens = Rate(self.tpm) if self.tpm else None
         self._flying: dict[bytes, asyncio.Future[Exchange]] = {}
@@ -95,8 +113,13 @@ class Client:
         self._paused_until = 0.0
         self.refused: BackendRefused | None = None
 
-    async def ask(self, request: Request, *, remaining: float = 0.0, fresh: bool = False) -> Exchange:
-        """One request's reply. `remaining`: rounds the asking query has before it; `fresh`: not from the ledger."""
+    async def ask(
+        self, request: Request, *, remaining: float = 0.0, fresh: bool = False, spent: list[float] | None = None
+    ) -> Exchange:
+        """One request's reply. `remaining`: rounds the asking query has before it; `fresh`: not from the ledger.
+
+        spent: takes the cost of every attempt, also where the asker is cancelled and gets no reply.
+        """
         canonical = request.canonical(self.identity)
         key = ledger_key(canonical)
         while (flying := self._flying.get(key)) is not None:
@@ -108,7 +131,7 @@ class Client:
             return Exchange(known, reused=True, key=key)
         flying = self._flying[key] = asyncio.get_running_loop().create_future()
         try:
-            exchange = await self._send_in_turn(request, canonical, key, remaining, fresh)
+            exchange = await self._send_in_turn(request, canonical, key, remaining, fresh, spent)
             flying.set_result(exchange)
             return exchange
         finally:
@@ -126,23 +149,25 @@ class Client:
         return reply
 
     async def _send_in_turn(
-        self, request: Request, canonical: bytes, key: bytes, remaining: float, fresh: bool
+        self, request: Request, canonical: bytes, key: bytes, remaining: float, fresh: bool, spent: list[float] | None
     ) -> Exchange:
         if self._proven:
-            return await self._send(request, canonical, key, remaining, fresh)
+            return await self._send(request, canonical, key, remaining, fresh, spent)
         async with self._first:  # a bad key is found out with one request, not with one for every slot
             if not self._proven:
-                exchange = await self._send(request, canonical, key, remaining, fresh)
+                exchange = await self._send(request, canonical, key, remaining, fresh, spent)
                 self._proven = True
                 return exchange
-        return await self._send(request, canonical, key, remaining, fresh)
+        return await self._send(request, canonical, key, remaining, fresh, spent)
 
-    async def _send(self, request: Request, canonical: bytes, key: bytes, remaining: float, fresh: bool) -> Exchange:
+    async def _send(
+        self, request: Request, canonical: bytes, key: bytes, remaining: float, fresh: bool, spent: list[float] | None
+    ) -> Exchange:
         if getattr(self.backend, "ledger_path", None) is not None:  # a replayed ledger: there is nobody to send it to
             return Exchange(None, Failure("not-in-ledger"), key=key)
         await self.slots.acquire(remaining)
         try:  # the slot is kept until the reply is committed
-            outcome, calls, cost = await self._attempts(request)
+            outcome, calls, cost = await self._attempts(request, spent)
             if outcome is None or isinstance(outcome, Failure):
                 return Exchange(None, outcome, calls, cost=cost, key=key)
             if self.ledger is not None:
@@ -152,15 +177,27 @@ class Client:
         finally:
             self.slots.release()
 
-    async def _attempts(self, request: Request) -> tuple[Reply | Failure | None, int, float | None]:
+    async def unrecorded(self, request: Request) -> Reply | Failure | None:
+        """What comes of a request past the ledger, within all limits; None where a budget ended the job."""
+        await self.slots.acquire(0.0)
+        try:
+            outcome, _, _ = await self._attempts(request)
+        finally:
+            self.slots.release()
+        self._proven |= isinstance(outcome, Reply)
+        return outcome
+
+    async def _attempts(
+        self, request: Request, spent: list[float] | None = None
+    ) -> tuple[Reply | Failure | None, int, float | None]:
         """The outcome of the last attempt, how many were made, and what they cost. None: a budget ended the job."""
-        spent: list[float] = []
-        outcome = await self._attempt(request, spent)
+        spent = [] if spent is None else spent
+        outcome = await (self._attempt if self._hedging is None else self._hedged)(request, spent)
         if isinstance(outcome, Failure) and self._worth_retrying(outcome) and self.retries > 0:
             outcome = await self._retried(request, outcome, spent)
         if isinstance(outcome, Failure) and (outcome.fatal or (outcome.retry_after or 0) > LONGEST_RETRY_AFTER):
             pause = f"; it asks for a pause of {outcome.retry_after:.0f} s" if outcome.retry_after else ""
-            self.refused = BackendRefused(f"{self.origin or self.identity.model}: {outcome}{pause}")
+            self.refused = BackendRefused(f"{self.origin or self.identity.model}: {outcome}{pause}", outcome)
             raise self.refused
         return outcome, len(spent), sum(spent) if self.price is not None else None
 
@@ -193,8 +230,7 @@ class Client:
         """One request sent, or none where the budget has no room for it; appends its cost to `spent`."""
         most = Amount(calls=1)
         if self.budget is not None or self._tokens is not None:
-            prompt, completion = request.prompt_bytes(), request.sampling.max_tokens
-            most = Amount(1, prompt + completion, self.price.of(prompt, completion) if self.price else 0.0)
+            most = self._most(request)
         if self.budget is not None and not await self.budget.reserve(most):
             return None
         outcome: Reply | Failure = Failure("connection", "cancelled")
@@ -203,7 +239,10 @@ class Client:
             if self.refused is not None:
                 raise self.refused
             self.totals.calls += 1
-            outcome = await self._complete(request)
+            if self._pace is None and self._hedging is None:
+                outcome = await self._complete(request)
+            else:
+                outcome = await self._timed(request)
         finally:
             actual = self._actual(outcome, most)
             spent.append(actual.cost)
@@ -212,6 +251,35 @@ class Client:
             if self.budget is not None:
                 self.budget.settle(most, actual)
         return outcome
+
+    def _most(self, request: Request) -> Amount:
+        """What one request takes at most."""
+        prompt, completion = request.prompt_bytes(), request.sampling.max_tokens
+        return Amount(1, prompt + completion, self.price.of(prompt, completion) if self.price else 0.0)
+
+    async def _timed(self, request: Request) -> Reply | Failure:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        outcome = await self._complete(request)
+        ended = clock()
+        if self._pace is not None:
+            self._pace.seen(outcome, ended)
+        if self._hedging is not None and isinstance(outcome, Reply):
+            self._hedging.latencies.add(ended - began)
+        return outcome
+
+    async def _hedged(self, request: Request, spent: list[float]) -> Reply | Failure | None:
+        assert self._hedging is not None
+        return await self._hedging.first(lambda: self._attempt(request, spent), lambda: self._may_hedge(request))
+
+    def _may_hedge(self, request: Request) -> bool:
+        """Whether the budget has room for a second request without ending the job."""
+        budget = self.budget
+        if budget is None:
+            return True
+        return budget.ended is None and budget.spent.plus(budget.reserved).plus(self._most(request)).within(
+            budget.limit
+        )
 
     async def _complete(self, request: Request) -> Reply | Failure:
         try:
@@ -240,6 +308,8 @@ class Client:
             await self._requests.take(1)
         if self._tokens is not None:
             await self._tokens.take(tokens)
+        if self._admit is not None:
+            await self._admit()
         if self._paused_until:
             while (pause := self._paused_until - asyncio.get_running_loop().time()) > 0:
                 await asyncio.sleep(pause)

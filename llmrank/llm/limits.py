@@ -28,6 +28,15 @@ class Slots:
         """Requests in flight and waiting."""
         return self.in_use + len(self._waiting)
 
+    def resize(self, size: int) -> None:
+        """So many slots from now on. Of fewer, those in use beyond them go as they are given back."""
+        self.size = size
+        while self._waiting and self.in_use < self.size:
+            granted = heapq.heappop(self._waiting)[2]
+            if not granted.done():
+                self.in_use += 1
+                granted.set_result(None)
+
     async def acquire(self, remaining: float) -> None:
         """Waits for a slot. `remaining`: rounds that the asking query still has before it, this one included."""
         if self.in_use < self.size:
@@ -45,7 +54,7 @@ class Slots:
     def release(self) -> None:
         if self._signal is not None and self.load <= self._low_water:
             self._signal()
-        while self._waiting:
+        while self._waiting and self.in_use <= self.size:
             granted = heapq.heappop(self._waiting)[2]
             if not granted.done():  # a cancelled one stays in the heap until its turn
                 granted.set_result(None)

@@ -128,10 +128,11 @@ class Request:
 
     def prompt_bytes(self) -> int:
         """Length of the prompt in UTF-8 bytes: an upper bound of its tokens for byte-level tokenisers."""
+        given = 0 if self.continuation is None else len(self.continuation.encode())
         if self.prompt is not None:
-            return len(self.prompt.encode())
+            return len(self.prompt.encode()) + given
         # A chat template adds a role and a few marker tokens around every message.
-        return sum(len(content.encode()) + 16 for _, content in self.messages) + 16
+        return sum(len(content.encode()) + 16 for _, content in self.messages) + 16 + given
 
     def resampled(self, sample: int) -> Request:
         return replace(self, sample=sample)

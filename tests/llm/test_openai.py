@@ -94,6 +94,8 @@ SENT: list[tuple[str, Request, dict[str, Any]]] = [
                 {"role": "assistant", "content": "["},
             ],
             "max_tokens": 256,
+            "continue_final_message": True,
+            "add_generation_prompt": False,
         },
     ),
     (
@@ -238,8 +240,11 @@ def test_a_key_that_no_header_can_hold_is_refused_unseen(key: str) -> None:
     [
         ("openai:", "lacks the name of a model"),
         ("openai:m?client=curl", "aiohttp, official"),
-        ("openai:m?color=red", "color is no parameter of openai; there is client"),
+        ("openai:m?color=red", "color is no parameter of openai; there are client, api, effort, thinking, labels"),
         ("openai:m?client=official&client=aiohttp", "given twice"),
+        ("openai:m?api=grpc", "api=grpc is unknown; it is one of chat, responses, rerank, score, generative-scoring"),
+        ("openai:m?thinking=maybe", "thinking=maybe is unknown; it is one of on, off"),
+        ("openai:m?labels=yes", "labels=yes: it must be two words"),
         ("opeanai:m", "there is no backend 'opeanai'; there are openai"),
         ("", "there is no backend"),
     ],
@@ -317,6 +322,87 @@ def test_a_prompt_that_is_too_long_is_not_mistaken_for_it() -> None:
     with Stub(refusing(400, vllm)) as stub:
         assert [f.kind for f in ask(stub.url, HELLO, HELLO) if isinstance(f, Failure)] == ["context-length"] * 2
         assert all("max_tokens" in body for body in stub.bodies)
+
+
+# --- what a model refuses to be told
+
+SAYS = {
+    "temperature": [
+        "Unsupported parameter: 'temperature' is not supported with this model.",
+        "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.",
+        "`temperature` isn't supported",
+    ],
+    "logprobs": [
+        "You are not allowed to request logprobs from this model",
+        "logprobs are not supported with reasoning models.",
+        "Unsupported parameter: 'top_logprobs' is not supported with this model.",
+    ],
+    "top_p": ["'top_p' cannot be accepted: Unsupported parameter: 'top_p'"],
+}
+ALL_OF_IT = Request(HELLO.messages, sampling=Sampling(temperature=0.5, top_p=0.9, logprobs=5))
+
+
+@pytest.mark.parametrize(("field", "said"), [(field, said) for field, all_ in SAYS.items() for said in all_])
+def test_what_a_model_refuses_to_be_told_is_left_out_once_for_all(field: str, said: str) -> None:
+    async def work(url: str) -> list[Any]:
+        asker = Client(OpenAIBackend("m", base_url=url))
+        exchanges = [await asker.ask(ALL_OF_IT.resampled(i)) for i in range(3)]
+        await asker.aclose()
+        return exchanges
+
+    def handler(body: dict[str, Any], _: int) -> Any:
+        return web.json_response(error(said), status=400) if field in body else "fine"
+
+    with Stub(handler) as stub:
+        exchanges = asyncio.run(work(stub.url))
+        assert [(e.calls, e.reply.text) for e in exchanges] == [(2, "fine"), (1, "fine"), (1, "fine")]
+        sent = {"temperature", "top_p", "logprobs", "top_logprobs"}
+        left = sent - {field} - ({"top_logprobs"} if field == "logprobs" else set())
+        assert [sent & set(body) for body in stub.bodies] == [sent, left, left, left]
+
+
+def test_a_model_that_refuses_several_fields_is_asked_without_each() -> None:
+    def handler(body: dict[str, Any], _: int) -> Any:
+        for field in ("max_tokens", "temperature", "logprobs"):
+            if field in body:
+                hint = " Use 'max_completion_tokens' instead." if field == "max_tokens" else ""
+                said = f"Unsupported parameter: '{field}' is not supported with this model.{hint}"
+                return web.json_response(error(said), status=400)
+        return "fine"
+
+    async def work(url: str) -> Any:
+        backend = OpenAIBackend("m", base_url=url)
+        assert {"logprobs", "later-logprobs"} <= backend.capabilities
+        asker = Client(backend)
+        exchange = await asker.ask(ALL_OF_IT)
+        await asker.aclose()
+        return exchange, backend
+
+    with Stub(handler) as stub:
+        exchange, backend = asyncio.run(work(stub.url))
+        assert (exchange.calls, exchange.reply.text) == (4, "fine")
+        assert backend.left_out == {"temperature", "logprobs"}
+        assert not {"logprobs", "later-logprobs"} & backend.capabilities
+
+
+def test_an_error_that_only_mentions_a_field_is_an_error() -> None:
+    said = "'temperature' must be at most 2, and 'logprobs' at most 5"
+    with Stub(refusing(400, said)) as stub:
+        outcomes = ask(stub.url, ALL_OF_IT, ALL_OF_IT)
+        assert [o.kind for o in outcomes if isinstance(o, Failure)] == ["bad-request"] * 2
+        assert all("temperature" in body and "logprobs" in body for body in stub.bodies)
+
+
+def test_effort_and_thinking_are_sent_and_tell_models_apart() -> None:
+    with Stub(lambda *_: "ok") as stub:
+        backend = open_backend("openai:m?thinking=off&effort=low", base_url=stub.url)
+        assert isinstance(backend, OpenAIBackend)
+        asyncio.run(backend.complete(HELLO))
+        (body,) = stub.bodies
+    assert body["model"] == "m"
+    assert body["reasoning_effort"] == "low"
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert backend.identity == ("openai", "m?effort=low&thinking=off")
 
 
 # --- replies and refusals

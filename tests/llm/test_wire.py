@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from llmrank.llm.backends import wire
 from llmrank.llm.backends.openai import OpenAIBackend
-from llmrank.llm.backends.wire import LEAST, Answer, read_answer, retry_after
+from llmrank.llm.backends.wire import LEAST, Answer, context_listed, read_answer, retry_after
 from llmrank.llm.types import Failure, Reply, Request
 from llmrank.questions import Token
 from llmrank.templates import Template, load
@@ -496,3 +496,69 @@ def test_no_body_whatever_raises_and_every_reply_survives_the_ledger(
 @given(st.binary(max_size=60), st.sampled_from([200, 400, 503]))
 def test_no_bytes_whatever_raise(body: bytes, status: int) -> None:
     assert isinstance(read_answer(Answer(status, {}, body)), Failure)
+
+
+# --- tokens that are not of the answer, and what else servers tell
+
+
+def test_of_a_reply_whose_reasoning_was_split_off_the_tokens_are_those_of_the_answer() -> None:
+    words = ["<think>", "yes", "?", "</think>", "\n\n", " no", "<|end|>"]
+    places = [at(word, -1.0 - i, (word, -1.0 - i)) for i, word in enumerate(words)]
+    body = chat(content="no", reasoning="yes?")
+    body["choices"][0]["logprobs"] = {"content": places}
+    reply = read_answer(Answer(200, {}, dumped(body)))
+    assert isinstance(reply, Reply)
+    assert [token.text for token in reply.tokens or ()] == [" no", "<|end|>"]
+    grade = load("pointwise/yes-no").read(reply, 1)
+    assert grade.status == "repaired"  # of the two labels only one is among the top tokens
+    assert grade.label == "no"  # type: ignore[union-attr]
+    for said in ("", "nothing of the kind"):  # where the answer is not found, nothing is cut
+        body["choices"][0]["message"]["content"] = said
+        reply = read_answer(Answer(200, {}, dumped(body)))
+        assert isinstance(reply, Reply)
+        assert len(reply.tokens or ()) == len(words)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"prompt_tokens_details": {"cached_tokens": 7}}, {"prompt_cache_hit_tokens": 7, "prompt_cache_miss_tokens": 1}],
+)
+def test_the_share_of_cached_tokens_is_read(told: dict[str, Any]) -> None:
+    body = completion("yes")
+    body["usage"] |= told
+    reply = read_answer(Answer(200, {}, dumped(body)))
+    assert isinstance(reply, Reply)
+    assert reply.cached_tokens == 7
+
+
+LISTS: list[tuple[Any, int | None]] = [
+    ({"data": [{"id": "other", "max_model_len": 1}, {"id": "m", "max_model_len": 4096}]}, 4096),
+    ({"data": [{"id": "m", "context_length": 8192.0}]}, 8192),
+    ({"data": [{"id": "m", "context_window": 32768, "owned_by": "x"}]}, 32768),
+    ({"data": [{"id": "m", "meta": {"n_ctx_train": 2048, "n_vocab": 9}}]}, 2048),
+    ({"data": [{"id": "m", "max_model_len": None, "object": "model"}]}, None),
+    ({"data": [{"id": "m", "max_model_len": 1}]}, None),
+    ({"data": [{"id": "n", "max_model_len": 4096}, "m", None]}, None),
+    ({"data": "m"}, None),
+    ([], None),
+    ({"error": {"message": "no"}}, None),
+]
+
+
+@pytest.mark.parametrize(("body", "tokens"), LISTS)
+def test_the_context_is_read_from_the_list_of_models(body: Any, tokens: int | None) -> None:
+    assert context_listed(Answer(200, {}, json.dumps(body).encode()), "m") == tokens
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_server_is_asked_once_for_the_context(client: str) -> None:
+    async def work(url: str) -> list[int | None]:
+        backend = OpenAIBackend("m", base_url=url, client=client)
+        told = [backend.context, await backend.learn_context(), backend.context]
+        await backend.aclose()
+        return told
+
+    with Stub(lambda *_: "ok") as stub:
+        assert asyncio.run(work(stub.url)) == [None, None, None]
+        stub.models = LISTS[0][0]
+        assert asyncio.run(work(stub.url)) == [None, 4096, 4096]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from llmrank.data.types import Anchor
 from llmrank.llm.backends.answering import answer
 from llmrank.llm.types import Failure, Identity, Reply, Request
 
@@ -27,9 +28,15 @@ class LexicalBackend:
         about = request.about
         if about is None:
             return Failure("bad-request", "the lexical judge answers only questions about known documents")
-        query = frozenset(WORD.findall(about.query.text.casefold()))
-        query = query - STOP or query
-        return answer(request, about, [overlap(query, f"{d.title} {d.text}") for d in about.documents])
+        queries = [d.query if isinstance(d, Anchor) and d.query else about.query.text for d in about.documents]
+        texts = [f"{d.title} {d.text}" for d in about.documents]
+        return answer(request, about, [overlap(words(q), text) for q, text in zip(queries, texts, strict=True)])
+
+
+def words(query: str) -> frozenset[str]:
+    """The query's words; stop words are among them only where there are no others."""
+    said = frozenset(WORD.findall(query.casefold()))
+    return said - STOP or said
 
 
 def overlap(query: frozenset[str], text: str) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 from llmrank.data.files import file_sha256
 from llmrank.data.qrels import read_qrels
+from llmrank.data.types import Anchor, Document, Passage
 from llmrank.errors import InputError
 from llmrank.llm.backends.answering import answer, nearest, reply
 from llmrank.llm.types import CAPABILITIES, About, Failure, Identity, Reply, Request
@@ -115,7 +116,7 @@ class SimulatedBackend:
     def _worths(self, about: About, draws: _Draws) -> list[float]:
         """What each shown document is worth to this judge at this moment, on a scale from 0 to 1."""
         grades, errors = self._grades.get(about.query.id, {}), self.errors
-        worths = [max(0, grades.get(d.id, 0)) / self._highest for d in about.documents]
+        worths = [self._worth(grades, d) for d in about.documents]
         if errors.noise:
             worths = [
                 w + errors.noise * draws.normal(f"noise {d.id}") for w, d in zip(worths, about.documents, strict=True)
@@ -128,6 +129,13 @@ class SimulatedBackend:
             worths[0] = first
         return worths
 
+    def _worth(self, grades: Mapping[str, int], document: Document) -> float:
+        """By the document's grade; a passage has that of its document, an anchor that is not listed its own."""
+        known = document.of if isinstance(document, Passage | Anchor) else document.id
+        if isinstance(document, Anchor) and known not in grades:
+            return document.worth
+        return max(0, grades.get(known, 0)) / self._highest
+
 
 class _Draws:
     """Random numbers from a hash of seed, query, documents and question, never from the order of arrival."""
@@ -135,6 +143,8 @@ class _Draws:
     def __init__(self, seed: int, about: About, sample: int) -> None:
         ids = "\0".join(d.id for d in about.documents)
         text = f"{seed}\0{sample}\0{about.question.kind}\0{about.question.worst}\0{about.query.id}\0{ids}"
+        if about.question.given:  # another criterion is another question
+            text += "".join(f"\0{name}\0{told}" for name, told in about.question.given)
         self._base = text.encode(errors="surrogatepass")
 
     def uniform(self, name: str) -> float:

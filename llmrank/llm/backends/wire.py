@@ -34,6 +34,11 @@ NO_SUCH_MODEL = re.compile(
 BAD_KEY = re.compile(r"\b(invalid|incorrect) api[ _]key\b|\bapi[ _]key (is )?(not valid|invalid)\b", re.I)
 
 
+CONTEXT_NAMES = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx", "n_ctx_train")
+"""How vLLM, OpenRouter, Groq, LM Studio and llama.cpp name the tokens that a model takes."""
+LEAST_CONTEXT = 64  # a smaller number is something else
+
+
 class Answer(NamedTuple):
     """What a server answered: the parts of an HTTP response that matter here."""
 
@@ -44,6 +49,16 @@ class Answer(NamedTuple):
 
 def read_answer(answer: Answer) -> Reply | Failure:
     """The reply in a server's answer, or the failure that it tells of."""
+    body = opened(answer)
+    if isinstance(body, Failure):
+        return body
+    choices = body.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return _reply(first, body.get("usage")) if isinstance(first, dict) else Failure("no-choices")
+
+
+def opened(answer: Answer) -> dict[str, Any] | Failure:
+    """The JSON of an answer that is no error."""
     body = _parsed(answer.body)
     if isinstance(body, list) and len(body) == 1:  # one gateway wraps its errors so
         body = body[0]
@@ -56,7 +71,20 @@ def read_answer(answer: Answer) -> Reply | Failure:
     for told in (body, first):
         if isinstance(told, dict) and told.get("error"):  # a gateway that hands on what went wrong behind it
             return failure_of(answer._replace(status=_told_status(told["error"])), told)
-    return _reply(first, body.get("usage")) if isinstance(first, dict) else Failure("no-choices")
+    return body
+
+
+def context_listed(answer: Answer, model: str) -> int | None:
+    """How many tokens the model takes, from the list of a server's models; None where that does not tell."""
+    body = opened(answer)
+    listed = body.get("data") if isinstance(body, dict) else None
+    named = [m for m in listed if isinstance(m, dict) and m.get("id") == model] if isinstance(listed, list) else []
+    for entry in named:
+        told = {**(entry["meta"] if isinstance(entry.get("meta"), dict) else {}), **entry}
+        for name in CONTEXT_NAMES:
+            if (tokens := read_count(told.get(name))) is not None and tokens >= LEAST_CONTEXT:
+                return tokens
+    return None
 
 
 def failure_of(answer: Answer, body: Any) -> Failure:
@@ -84,12 +112,12 @@ def failure_of(answer: Answer, body: Any) -> Failure:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, from `Retry-After` (seconds, also fractional, or an HTTP date) or `retry-after-ms`."""
-    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+    if (milliseconds := read_number(headers.get("retry-after-ms"))) is not None:
         return max(0.0, milliseconds / 1000)
     value = headers.get("Retry-After") or headers.get("retry-after")
     if not value:
         return None
-    if (seconds := _number(value)) is not None:
+    if (seconds := read_number(value)) is not None:
         return max(0.0, seconds)
     try:
         date = email.utils.parsedate_to_datetime(value)
@@ -113,7 +141,7 @@ def _parsed(raw: bytes) -> Any:
 
 def _told_status(error: Any) -> int:
     """The status that an error in a body of status 200 would have come with."""
-    code = _number(error.get("code") if isinstance(error, dict) else None)
+    code = read_number(error.get("code") if isinstance(error, dict) else None)
     return int(code) if code is not None and 400 <= code < 600 else 500
 
 
@@ -136,38 +164,55 @@ def _reply(choice: Mapping[str, Any], usage: Any) -> Reply:
     message = choice.get("message")
     reasoning = None
     if isinstance(message, dict):
-        text = _text(message.get("content")) or _text(message.get("refusal"))
-        reasoning = _text(message.get("reasoning_content") or message.get("reasoning")) or None
+        text = read_text(message.get("content")) or read_text(message.get("refusal"))
+        reasoning = read_text(message.get("reasoning_content") or message.get("reasoning")) or None
     else:
-        text = _text(choice.get("text"))
+        text = read_text(choice.get("text"))
     finish = choice.get("finish_reason")
-    usage = usage if isinstance(usage, dict) else {}
-    cached = usage.get("prompt_tokens_details")
-    return Reply(
-        text=text,
-        finish=finish if isinstance(finish, str) else None,
-        tokens=_tokens(choice.get("logprobs")),
-        reasoning=reasoning,
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_count(cached.get("cached_tokens")) if isinstance(cached, dict) else None,
-    )
+    tokens = read_tokens(choice.get("logprobs"))
+    if reasoning and tokens:
+        tokens = _of_the_answer(tokens, text)
+    return used(Reply(text, finish if isinstance(finish, str) else None, tokens, reasoning), usage)
 
 
-def _text(content: Any) -> str:
+def used(reply: Reply, usage: Any) -> Reply:
+    """The reply with what it took, from the usage that came with it."""
+    if isinstance(usage, dict):
+        cached = usage.get("prompt_tokens_details")
+        told = cached.get("cached_tokens") if isinstance(cached, dict) else usage.get("prompt_cache_hit_tokens")
+        reply.prompt_tokens = read_count(usage.get("prompt_tokens"))
+        reply.completion_tokens = read_count(usage.get("completion_tokens"))
+        reply.cached_tokens = read_count(told)
+    return reply
+
+
+def _of_the_answer(tokens: tuple[Token, ...], text: str) -> tuple[Token, ...]:
+    """The tokens that spell the answer, where a server split the reasoning off the text and not off the tokens."""
+    said = "".join(token.text for token in tokens)
+    start = said.rfind(text.strip())
+    if not text.strip() or start <= 0 or said.strip() == text.strip():
+        return tokens
+    for i, token in enumerate(tokens):
+        start -= len(token.text)
+        if start < 0:
+            return tokens[i:]
+    return tokens
+
+
+def read_text(content: Any) -> str:
     """A text, whole or in parts, as some servers answer; parts that are no text (thinking, images) are left out."""
     if isinstance(content, list):
-        return "".join(_text(part.get("text") if isinstance(part, dict) else part) for part in content)
+        return "".join(read_text(part.get("text") if isinstance(part, dict) else part) for part in content)
     return content if isinstance(content, str) else ""
 
 
-def _count(value: Any) -> int | None:
+def read_count(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if type(value) is int and value >= 0 else None  # True is an int too
 
 
-def _tokens(logprobs: Any) -> tuple[Token, ...] | None:
+def read_tokens(logprobs: Any) -> tuple[Token, ...] | None:
     """The tokens of either shape, chat's or completions'; None where there are none or they spell nothing."""
     if not isinstance(logprobs, dict):
         return None
@@ -211,11 +256,11 @@ def _logprob(value: Any) -> float | None:
     """A finite log-probability; None for what is none. Whatever cannot be has the least."""
     if type(value) is float and LEAST <= value <= 0.0:
         return value
-    number = _number(value)
+    number = read_number(value)
     return None if number is None or number == float("inf") else max(number, LEAST)
 
 
-def _number(value: Any) -> float | None:
+def read_number(value: Any) -> float | None:
     """A number, also in words; None for what is none, NaN included."""
     try:
         number = float(value)

@@ -1,0 +1,102 @@
+"""`llmrank backends`: the list, and the table of what a server can answer with what is missing costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmrank.cli.main import run
+from llmrank.llm.backends import BACKENDS
+from llmrank.llm.types import CAPABILITIES
+from llmrank.rerank.methods import all_methods
+from tests.llm.test_probe import ignorant, obedient, refusing
+from tests.stub import Stub
+
+KEY = "sk-verysecret0123456789"
+
+
+def checked(capsys: pytest.CaptureFixture[str], handler: Any, tmp_path: Path, *flags: str) -> tuple[str, Stub]:
+    with Stub(handler) as stub:
+        url = ["--base-url", stub.url, "--ledger", str(tmp_path / "ledger")]
+        assert run(["backends", "check", "openai:m", *url, *flags]) == 0
+    return capsys.readouterr().out, stub
+
+
+def test_every_backend_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["backends", "list"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in BACKENDS)
+    assert max(map(len, text.splitlines())) <= 80
+    assert run(["backends", "list", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)["backends"]] == list(BACKENDS)
+
+
+@pytest.mark.parametrize("handler", [obedient, ignorant])
+def test_the_table_fits_80_columns_and_names_every_capability(
+    handler: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text, stub = checked(capsys, handler, tmp_path)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    states = {line.split()[0]: line.split()[1] for line in lines if line.split()[0] in CAPABILITIES and line[0] != " "}
+    assert set(states) == set(CAPABILITIES)
+    lacking = {name for name, state in states.items() if state == "lacks"}
+    assert states["text"] == "has"
+    assert ("logprobs" in lacking) == (handler is ignorant)
+    assert f"({len(stub.bodies)} calls)" in " ".join(lines)
+
+
+def test_what_is_missing_costs_the_methods_that_need_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text, _ = checked(capsys, ignorant, tmp_path, "--json")
+    told = json.loads(text)
+    rows = {row["capability"]: row for row in told["capabilities"]}
+    assert rows["logprobs"]["has"] is False
+    lost = set(rows["logprobs"]["methods"])
+    assert {"first-token", "setwise-likelihood"} <= lost
+    assert {name for name, method in all_methods().items() if "logprobs" in method.needs} <= lost
+    assert "sliding-window" not in lost
+    assert "sliding-window" in rows["text"]["methods"]
+
+
+def test_what_is_known_is_not_asked_again_unless_it_is_wanted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with Stub(obedient) as stub:
+        command = ["backends", "check", "openai:m", "--base-url", stub.url, "--ledger", str(tmp_path / "l"), "--json"]
+        calls = []
+        for flags in ([], [], ["--again"]):
+            assert run([*command, *flags]) == 0
+            calls.append(json.loads(capsys.readouterr().out)["calls"])
+    assert calls[0] == calls[2] > calls[1] == 0
+
+
+def test_a_budget_leaves_the_rest_unknown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text, stub = checked(capsys, obedient, tmp_path, "--max-calls", "2", "--json")
+    assert len(stub.bodies) == 2
+    states = [row["has"] for row in json.loads(text)["capabilities"]]
+    assert states.count(None) >= 3
+
+
+def test_a_local_backend_is_asked_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(["backends", "check", "lexical", "--ledger", str(tmp_path / "l")]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("lexical (0 calls)")
+    assert "no methods: " in text
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 5), (404, 5)])
+def test_a_server_that_refuses_is_told_in_one_line(
+    status: int, code: int, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with Stub(lambda *_: refusing(f"no, {KEY}, the model is unknown", status)) as stub:
+        command = ["backends", "check", "openai:m", "--base-url", stub.url, "--ledger", str(tmp_path / "l")]
+        assert run(command) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert KEY not in said.err
+    assert len(stub.bodies) == 1
