@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Annotated, Any
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmrank.cli.commands import say
+from llmrank.cli.jobs import variables
 from llmrank.errors import InputError
 
+if TYPE_CHECKING:
+    from llmrank.templates import Rendered, Template
+
 Name = Annotated[str, typer.Argument(help="Name of a template, or path of a file.", metavar="TEMPLATE")]
+Variables = Annotated[
+    list[str], typer.Option("--template-variable", help="A variable of the template's own.", metavar="KEY=VALUE")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -39,7 +47,7 @@ def list_(as_json: AsJson = False) -> None:
 
 
 def show(template: Name, as_json: AsJson = False) -> None:
-    """Print a template file as it is.
+    """Print a template file as it is; one in YAML as the template that it is read as.
 
     Example: llmrank prompts show listwise/rank
     """
@@ -52,18 +60,23 @@ def show(template: Name, as_json: AsJson = False) -> None:
 def render(
     template: Name,
     query: Annotated[str, typer.Option(help="The query.", metavar="TEXT")] = "what is bm25",
+    instruction: Annotated[str, typer.Option(help="The query's instruction.", metavar="TEXT")] = "",
     document: Annotated[list[str], typer.Option(help="A document's text; repeat it.", metavar="TEXT")] = [],  # noqa: B006  typer copies it
+    given: Annotated[list[str], typer.Option(help="A text that a method brings.", metavar="NAME=TEXT")] = [],  # noqa: B006
+    template_variable: Variables = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Print the prompt that a template makes, message by message.
+    """Print the prompt that a template makes, message by message; a raw prompt is printed to the byte.
+
+    With --json it is the body that an OpenAI-compatible server is sent, without the name of the model.
 
     Example: llmrank prompts render pairwise/prefer --query "do goldfish grow" --document "They do." --document "Fish."
     """
     from llmrank.data.types import Query
-    from llmrank.templates import Shown, load
+    from llmrank.templates import Shown
     from llmrank.templates.prepare import safe
 
-    loaded = load(template)
+    loaded = _loaded(template, template_variable)
     n = {"grade": 1, "compare": 2}.get(loaded.question, len(document) or 3)
     texts = document or [f"The text of document {i}." for i in range(1, n + 1)]
     if len(texts) != n:
@@ -72,40 +85,59 @@ def render(
         )
     if loaded.most_items is not None and n > loaded.most_items:
         raise InputError(f"{template} can name {loaded.most_items} documents; give --document no more often than that")
-    shown = [Shown(i, safe(text)) for i, text in zip(loaded.identifiers(n), texts, strict=True)]
-    rendered = loaded.render(Query("query", safe(query)), shown)
+    named = loaded.question != "grade"
+    shown = [Shown(i, safe(text, identifiers=named)) for i, text in zip(loaded.identifiers(n), texts, strict=True)]
+    asked = Query("query", safe(query, identifiers=named), instruction=safe(instruction, identifiers=named))
+    brought = {name: f"(the text {name!r})" for name in loaded.header.given} | variables(given, "--given")
+    if unknown := set(brought) - set(loaded.header.given):
+        raise InputError(f"--given {min(unknown)}: {template} shows no such text")
+    rendered = loaded.render(asked, shown, brought)
     if as_json:
-        messages = [{"role": role, "content": content} for role, content in rendered.messages]
-        print(json.dumps({"messages": messages} if rendered.raw is None else {"prompt": rendered.raw}))
+        print(json.dumps(_body(loaded, rendered, n)))
         return
     if rendered.raw is not None:
-        print(rendered.raw)
+        sys.stdout.write(rendered.raw)
     for role, content in rendered.messages:
         print(f"--- {role}\n{content}")
+    if rendered.continuation is not None:
+        begin = "\n" if rendered.raw is not None else ""
+        print(f"{begin}--- continuation, whose likelihood is the score\n{rendered.continuation}")
 
 
 def lint(
     templates: Annotated[list[str], typer.Argument(help="Names or paths.", metavar="TEMPLATE")],
     as_json: AsJson = False,
 ) -> int:
-    """Check templates; exits with 2 where one cannot be used.
+    """Check templates, one finding a line; exits with 2 where one cannot be used, with 0 where all can.
 
     Example: llmrank prompts lint my-template.j2
     """
+    from llmrank.llm.types import CAPABILITIES
     from llmrank.templates import load
+    from llmrank.templates.lint import lint as findings
 
     told: list[dict[str, Any]] = []
     for template in templates:
         try:
-            told.append({"template": template, "ok": True, **_described(load(template))})
+            loaded = load(template)
         except InputError as problem:
-            told.append({"template": template, "ok": False, "problem": str(problem)})
+            told.append({"template": template, "ok": False, "problem": str(problem), "findings": []})
             say(f"llmrank: {problem}")
+            continue
+        found = findings(loaded, CAPABILITIES)
+        ok = not any(finding.serious for finding in found)
+        told.append({"template": template, "ok": ok, **_described(loaded), "findings": [f._asdict() for f in found]})
+        for finding in found:
+            line = f"{loaded.origin}:{finding.line}: {finding.sentence} ({finding.rule})"
+            if finding.serious:
+                say(f"llmrank: {line}")
+            elif not as_json:
+                print(line)
     if as_json:
         print(json.dumps({"templates": told}))
     else:
         for t in told:
-            if t["ok"]:
+            if not t["findings"] and t["ok"]:
                 print(f"{t['template']}: ok ({t['question']}, parser {t['parser']}, hash {t['hash']})")
     return 0 if all(t["ok"] for t in told) else 2
 
@@ -123,6 +155,24 @@ def diff(old: Name, new: Name, as_json: AsJson = False) -> None:
         print(json.dumps({"same": not lines, "diff": lines}))
     else:
         print("\n".join(lines) or f"{old} and {new} are the same (hash {a.hash})")
+
+
+def _loaded(name: str, given: list[str]) -> Template:
+    from llmrank.templates import load
+
+    return load(name, variables(given))
+
+
+def _body(template: Template, rendered: Rendered, n: int) -> dict[str, Any]:
+    """The JSON in which a prompt is sent."""
+    from llmrank.llm.backends.openai import OpenAIBackend
+    from llmrank.llm.types import Request, Sampling
+
+    header = template.header
+    sampling = Sampling(template.completion_tokens(n), header.temperature, None, header.stop, header.logprobs)
+    request = Request(rendered.messages, rendered.raw, sampling, continuation=rendered.continuation)
+    body = OpenAIBackend("MODEL", base_url="http://localhost/v1", api_key="none").call(request).body
+    return {name: value for name, value in body.items() if name != "model"}
 
 
 def _described(template: Any) -> dict[str, Any]:

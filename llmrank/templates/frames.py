@@ -28,10 +28,10 @@ class Frame(NamedTuple):
     messages: tuple[tuple[str, tuple[str, ...], tuple[int, ...]], ...]
     """(role, pieces, numbers): one number fewer than pieces."""
 
-    def filled(self, inserts: Sequence[str]) -> tuple[tuple[str, str], ...]:
-        """The messages with the inserts in their places, trimmed as message blocks are; a raw prompt is not."""
+    def filled(self, inserts: Sequence[str], *, exact: bool = False) -> tuple[tuple[str, str], ...]:
+        """The messages with the inserts in their places, trimmed as message blocks are, unless raw or `exact`."""
         filled = ((role, _joined(pieces, numbers, inserts)) for role, pieces, numbers in self.messages)
-        return tuple((role, text.strip("\n") if role else text) for role, text in filled)
+        return tuple((role, text.strip("\n") if role and not exact else text) for role, text in filled)
 
 
 def marks(documents: int) -> tuple[Query, list[str]]:

@@ -37,5 +37,5 @@ class MessageExtension(Extension):
 
     def _collect(self, context: Context, role: str, caller: Callable[[], str]) -> str:
         collected: list[Any] = context[COLLECTED]
-        collected.append((role, caller().strip("\n")))
+        collected.append((role, caller()))
         return ""

@@ -5,27 +5,31 @@ from __future__ import annotations
 import hashlib
 import re
 import string
+import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import yaml
 from jinja2 import meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import ValidationError
 
 from llmrank.data.types import Query
 from llmrank.errors import InputError
-from llmrank.questions import Answer, Kind, Said
-from llmrank.templates.frames import Frame, frame, inserts, marks, verbatim
+from llmrank.questions import Answer, Kind, Said, failed
+from llmrank.templates.environment import Environment
+from llmrank.templates.frames import QUERY_FIELDS, Frame, frame, inserts, marks, verbatim
 from llmrank.templates.header import Header
-from llmrank.templates.messages import COLLECTED, CONTINUATION, MessageExtension
+from llmrank.templates.messages import COLLECTED, CONTINUATION
 from llmrank.templates.parsers import PARSERS
 from llmrank.templates.prepare import safe
+from llmrank.templates.shown import Example, Rendered, Shown
+
+__all__ = ["EXAMPLES", "VARIABLES", "Example", "Rendered", "Shown", "Template", "TemplateError", "read_template"]
 
 HEADER = re.compile(r"\A---\n(.*?\n)---\n(.*)\Z", re.S)
 VARIABLES: dict[Kind, frozenset[str]] = {
@@ -36,45 +40,18 @@ VARIABLES: dict[Kind, frozenset[str]] = {
     "write": frozenset({"query", "documents", "n"}),
 }
 EXAMPLES = "examples"
-"""Worked examples, known to every template: objects with `query`, `documents`, `answer`; empty unless a job has some."""
+"""Worked examples, in every template: objects with `query`, `documents`, `answer`; empty unless a job has some."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
 LETTERS = string.ascii_uppercase
+CODE = "<template>"  # jinja2's name for a template that comes from no file
+OPENS_THINKING = re.compile(r"<think(?:ing)?>\s*\Z")
+CLOSES_THINKING = re.compile(r"</think(?:ing)?>|\[/THINK\]", re.I)
+BARE_ANSWER = (80, 12)  # characters, and for each item, of an answer to an opened chain of thought that has no thought
+VERDICT_TOKENS = 8  # for the answer after a chain of thought that was closed, where the header tells no other number
 
 
 class TemplateError(InputError):
     """A template file that cannot be used; the sentence names the file and what is wrong in it."""
-
-
-class Shown(NamedTuple):
-    """A document as a template sees it."""
-
-    identifier: str
-    """How the prompt names it: `1`, `2`, ... or `A`, `B`, ..."""
-    text: str
-    """Its title, if any, and its text, made safe and cut to fit."""
-    title: str = ""
-    score: float | None = None
-    """The first stage's score, where known."""
-    metadata: Mapping[str, Any] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A prompt: chat messages as (role, content), or one raw text."""
-
-    messages: tuple[tuple[str, str], ...] = ()
-    raw: str | None = None
-    continuation: str | None = None
-    """The text whose log-probability after the prompt is wanted."""
-
-
-class Example(NamedTuple):
-    """A worked example as a template sees it."""
-
-    query: str
-    documents: tuple[str, ...]
-    answer: str
-    """In the words that the template asks for."""
 
 
 class Template:
@@ -93,7 +70,14 @@ class Template:
         ]
         self.verbatim = False
         """It inserts the query and the texts as they are, and asks nothing else about them."""
+        self.opens_thinking = False
+        """Its prompt ends inside a chain of thought, which the reply goes on with."""
+        self.shows_examples = False
+        """It has a place for worked examples."""
+        self._marks = _any_of(self.header.marks)
         self._frames: dict[int, Frame] = {}
+        self.body_line = self.text.count("\n", 0, len(self.text) - len(body))
+        """How many lines of the file stand before the prompt."""
         self._jinja = self._compiled(body)
         self._parser = PARSERS[self.header.parser].make(self.header)
         self._check()
@@ -142,6 +126,10 @@ class Template:
         """The prompt about these documents, as they are: nothing is cut or made safe here."""
         if self.verbatim and not examples:
             return self.filled(query, [shown.text for shown in documents])
+        if self._marks is not None:
+            query = self._unmarked_query(query)
+            documents = [d._replace(text=self._unmarked(d.text), title=self._unmarked(d.title)) for d in documents]
+            given = {name: self._unmarked(text) for name, text in given.items()}
         return self._as_rendered(self._run(query, documents, given, examples))
 
     def filled(self, query: Query, texts: Sequence[str]) -> Rendered:
@@ -150,7 +138,17 @@ class Template:
         frame = self._frames.get(n)
         if frame is None:
             frame = self._frames[n] = self._frame(n)
-        return self._as_rendered(frame.filled(inserts(query, texts)))
+        if self._marks is not None:
+            query, texts = self._unmarked_query(query), [self._unmarked(text) for text in texts]
+        return self._as_rendered(frame.filled(inserts(query, texts), exact=self.header.exact))
+
+    def _unmarked(self, text: str) -> str:
+        """The text with a space in every mark by which the prompt tells its parts apart."""
+        return text if self._marks is None else self._marks.sub(lambda mark: f"{mark[0][:-1]} {mark[0][-1]}", text)
+
+    def _unmarked_query(self, query: Query) -> Query:
+        told = {name: self._unmarked(getattr(query, name)) for name in QUERY_FIELDS}
+        return replace(query, **told)
 
     def _as_rendered(self, messages: tuple[tuple[str, str], ...]) -> Rendered:
         continuation = None
@@ -180,12 +178,15 @@ class Template:
         try:
             text = self._jinja.render(context)
         except Exception as error:  # a template may do anything that the sandbox lets it
-            raise TemplateError(f"{self.origin}: the template cannot be rendered ({error})") from error
+            line = next((f.lineno for f in traceback.extract_tb(error.__traceback__)[::-1] if f.filename == CODE), None)
+            place = self.origin if line is None else f"{self.origin}:{line + self.body_line}"
+            raise TemplateError(f"{place}: the template cannot be rendered ({error})") from error
+        told = messages if self.header.exact else [(role, content.strip("\n")) for role, content in messages]
         if self.header.raw:
-            return (("", text), *messages)
+            return (("", text), *told)
         if text.strip():
             raise TemplateError(f"{self.origin}: the text {text.strip()[:40]!r} stands outside any message block")
-        return tuple(messages)
+        return tuple(told)
 
     def _named(self, documents: Sequence[Shown]) -> dict[str, Any]:
         if self.question == "grade":
@@ -197,10 +198,22 @@ class Template:
         return {"documents": documents}
 
     def completion_tokens(self, n: int) -> int:
+        """Largest reply about n shown items, thinking included."""
+        return self._answer_tokens(n) + self.header.thinking_tokens
+
+    def verdict_tokens(self, n: int) -> int:
+        """Largest reply to a chain of thought that was closed for the model."""
+        return self._answer_tokens(n) if self.header.thinking_tokens else VERDICT_TOKENS
+
+    def _answer_tokens(self, n: int) -> int:
         return self.header.completion_tokens + n * self.header.completion_tokens_per_item
 
     def read(self, said: Said, n: int) -> Answer:
         """The answer in a reply about n shown items; never raises."""
+        if self.opens_thinking and not CLOSES_THINKING.search(said.text):
+            most, per_item = BARE_ANSWER
+            if len(said.text.strip()) > most + n * per_item:  # it is all thought: a label in it is no answer
+                return failed(self.question, "truncated")
         answer: Answer = self._parser.read(said, n)
         return answer
 
@@ -215,14 +228,15 @@ class Template:
         return getattr(self._parser, "options", ())
 
     def _compiled(self, body: str) -> jinja2.Template:
-        environment = _environment()
+        environment = Environment()
         try:
-            tree = environment.parse(body)
+            tree = self.tree = environment.parse(body)
             if any(tree.find(kind) for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
                 raise TemplateError(
                     f"{self.origin}: a template stands in one file; it cannot include or import another"
                 )
             used = meta.find_undeclared_variables(tree)
+            self.shows_examples = EXAMPLES in used
             own = {*self.variables, *self.header.given, EXAMPLES}
             if clash := VARIABLES[self.question] & own:
                 raise TemplateError(
@@ -232,15 +246,16 @@ class Template:
             unknown = used - VARIABLES[self.question] - own
             if unknown:
                 known = ", ".join(sorted(VARIABLES[self.question] | own))
+                line = self.body_line + min(name.lineno for name in tree.find_all(nodes.Name) if name.name in unknown)
+                first = min(unknown)
                 raise TemplateError(
-                    f"{self.origin}: {min(unknown)!r} is not defined in a `{self.question}` template; there are {known}"
+                    f"{self.origin}:{line}: {first!r} is not defined in a `{self.question}` template; there are {known}"
                 )
             compiled = environment.from_string(body)
             compiled.globals = dict(compiled.globals)  # a ChainMap that every render would walk through
             return compiled
         except jinja2.TemplateSyntaxError as error:
-            line = error.lineno + self.text.count("\n", 0, len(self.text) - len(body))
-            raise TemplateError(f"{self.origin}:{line}: {error.message}") from error
+            raise TemplateError(f"{self.origin}:{error.lineno + self.body_line}: {error.message}") from error
 
     def _check(self) -> None:
         """Renders it once with made-up documents, so that what is wrong in it shows when it is loaded."""
@@ -261,6 +276,8 @@ class Template:
             raise TemplateError(f"{self.origin}: it ends in an assistant message; say so with needs: [text, prefill]")
         if not any(content.strip() for _, content in messages):
             raise TemplateError(f"{self.origin}: the prompt is empty")
+        role, last = messages[-1]
+        self.opens_thinking = role in ("", "assistant") and OPENS_THINKING.search(last) is not None
 
 
 class _AnyMetadata(dict[str, str]):
@@ -275,32 +292,6 @@ def _numbers(n: int) -> tuple[str, ...]:
     return tuple(map(str, range(1, n + 1)))
 
 
-PLAIN: dict[type, frozenset[str]] = {
-    Shown: frozenset(Shown._fields),
-    Query: frozenset(f.name for f in fields(Query)),
-}
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, with a short way to what templates may always see: it takes half the time of a long prompt."""
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        if attribute in PLAIN.get(type(obj), ()):
-            return getattr(obj, attribute)
-        return super().getattr(obj, attribute)
-
-
-def _environment() -> _Environment:
-    return _Environment(
-        undefined=jinja2.StrictUndefined,
-        extensions=[MessageExtension],
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # prompts are no HTML
-    )
-
-
 def _split(text: str, origin: str) -> tuple[Header, str]:
     match = HEADER.match(text.replace("\r\n", "\n"))
     if match is None:
@@ -313,8 +304,23 @@ def _split(text: str, origin: str) -> tuple[Header, str]:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "header"
-        raise TemplateError(f"{origin}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
+        line = header_line(text, str(first["loc"][0]) if first["loc"] else "")
+        raise TemplateError(f"{origin}:{line}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
     return header, match[2]
+
+
+def header_line(text: str, field: str) -> int:
+    """The line of a file on which a field of its header begins; 1 where the header lacks it."""
+    header = text.replace("\r\n", "\n").partition("\n---\n")[0]
+    return next((i for i, line in enumerate(header.split("\n"), 1) if line.startswith(f"{field}:")), 1)
+
+
+def _any_of(marks: Sequence[str]) -> re.Pattern[str] | None:
+    """What finds any of the marks: by a word's beginning only where one stands there."""
+    if not marks:
+        return None
+    longest_first = sorted(marks, key=len, reverse=True)
+    return re.compile("|".join((r"(?<!\w)" if mark[0].isalnum() else "") + re.escape(mark) for mark in longest_first))
 
 
 def read_template(path: Path, variables: Mapping[str, str] | None = None, *, origin: str | None = None) -> Template:

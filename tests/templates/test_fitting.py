@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from llmrank.templates.fitting import SHORTEST, CountedTokens, EstimatedTokens, fit, water_level
+from llmrank.templates.fitting import SHORTEST, fit, water_level
+from llmrank.tokens import CountedTokens, EstimatedTokens
 
 sizes = st.lists(st.integers(0, 500), max_size=30)
 

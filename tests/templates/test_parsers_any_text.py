@@ -198,6 +198,14 @@ class Header:
     scoring = "label"
     range = (0.0, 10.0)
     identifiers = "numbers"
+    validation = r"\[\d+\]( > \[\d+\])*"
+    extraction = r"\[(\d+)\]"
+
+
+WRITTEN = {
+    "list": Written(text="one\ntwo", parts=("one", "two")),
+    "object": Written(text='{"a":1,"b":[2]}', parts=("a", "b")),
+}
 
 
 @pytest.mark.parametrize("name", [name for name in PARSERS if name != "likelihood"])  # nothing is written for that
@@ -210,7 +218,7 @@ def test_every_parser_reads_what_it_writes(name: str) -> None:
         "choose": Choice(index=1),
         "compare": Preference(share=0.0),
         "grade": Grade(value=2.0, score_kind="score") if name == "score" else Grade(value=2.0, label="2"),
-        "write": Written(text="one\ntwo", parts=("one", "two") if name == "list" else ()),
+        "write": WRITTEN[name] if name in WRITTEN else Written(text="one\ntwo"),
     }
     n = {"order": 3, "choose": 3, "compare": 2, "grade": 1, "write": 0}[kind]
     assert parser.read(Reply(parser.write(answers[kind], n)), n) == answers[kind]

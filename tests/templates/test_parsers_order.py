@@ -131,6 +131,39 @@ def test_repairs_are_named(text: str, n: int, expected: list[int], repairs: tupl
     assert (order.status, ids(order), order.repairs) == ("repaired", expected, repairs)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The order is [2], [1].",
+        "The ranking is [2], [1]",
+        "So the final ranking would be [2] and [1].",
+        "I would rank them [2], [1]. The first is newer.",
+        "I rank the two passages as follows: [2], [1]",
+        "My order follows: [2], [1]!",
+    ],
+)
+def test_a_sentence_that_says_the_order_of_two_is_a_ranking(text: str) -> None:
+    order = read(text, 2)
+    assert (order.status, ids(order)) == ("ok", [2, 1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The order of [2] and [1] is not clear.",
+        "The order is not [2], [1].",
+        "In the order given, [1] and [2] discuss fish.",
+        "I was told to rank them [2] times.",
+        "Passages [2], [1] are about fish.",
+        "The ranking is [2], [1] are off topic, I would need more.",
+        "The order is 2, 1.5 seconds late.",
+        "I cannot rank them [2], [1].",
+    ],
+)
+def test_two_numbers_in_a_sentence_are_no_ranking(text: str) -> None:
+    assert read(text, 2).status == "failed"
+
+
 def test_an_identifier_that_was_cut_off_is_not_read() -> None:
     assert ids(read("[3] > [2] > [1", 12)) == [3, 2, 1, *range(4, 13)]  # 1 stands where it was shown
     assert ids(read("[12] > [3] > [2", 20))[:3] == [12, 3, 1]  # type: ignore[index]

@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrank.data.types import Query
+from llmrank.llm.types import Reply
+from llmrank.questions import Token
 from llmrank.templates import Shown, Template, TemplateError, load, names
 from llmrank.templates.prepare import safe
 
@@ -39,10 +41,10 @@ def test_every_shipped_template_loads_under_its_own_name(name: str) -> None:
     template = load(name)
     assert template.name == name
     assert template.header.source
-    assert template.header.restate
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [name for name in names() if load(name).verbatim])
+@settings(deadline=None, max_examples=30)
 @given(texts=st.lists(st.text(max_size=40).map(safe), min_size=5, max_size=5), query=st.text(max_size=20).map(safe))
 def test_a_prompt_is_the_same_from_its_frame_and_from_the_template_engine(
     name: str, texts: list[str], query: str
@@ -52,8 +54,7 @@ def test_a_prompt_is_the_same_from_its_frame_and_from_the_template_engine(
     n = {"grade": 1, "compare": 2}.get(template.question, 5)
     documents = shown(template, texts[:n])
     asked = Query("q", query)
-    assert template.verbatim
-    assert template.render(asked, documents).messages == template._run(asked, documents)
+    assert template.render(asked, documents) == template._as_rendered(template._run(asked, documents))
 
 
 @pytest.mark.parametrize(
@@ -220,3 +221,96 @@ def test_a_safe_text_can_be_sent_and_stays_as_it_is(text: str) -> None:
     assert "\0" not in once
     assert not re.search(r"\[\s*\d{1,5}\s*\]", once)
     assert safe(once) == once
+
+
+GRADE = HEADER.replace(
+    "question: order\nparser: brackets", 'question: grade\nparser: label\nlabels: {"no": 0, "yes": 1}\nraw: true'
+)
+
+
+def test_messages_lose_the_line_breaks_at_their_ends_unless_they_are_exact() -> None:
+    body = BODY.replace("{% endmessage %}", "\n\n{% endmessage %}")
+    exact = HEADER.replace("source:", "exact: true\nsource:")
+    for header, ends in ((HEADER, ""), (exact, "\n\n\n")):
+        template = Template(header + body)
+        (message,) = template.render("q", ["a"]).messages
+        assert message == ("user", f"q\n[1] a{ends}")
+        assert template.verbatim
+        assert template.render("q", ["a"]).messages == template._run(Query("q", "q"), shown(template, ["a"]))
+
+
+def test_marks_of_a_prompt_are_broken_in_what_it_shows() -> None:
+    template = Template(
+        GRADE.replace("source:", 'marks: ["Query:", "<Doc>:"]\nsource:')
+        + "Query: {{ query.text }}\n<Doc>: {{ document.text }}"
+    )
+    raw = template.render("a Query: b", ["SubQuery: c\nQuery: d <Doc>: e"]).raw
+    assert raw == "Query: a Query : b\n<Doc>: SubQuery: c\nQuery : d <Doc> : e"
+    looking = Template(template.text.replace("{{ document.text }}", "{{ document.text | trim }}"))
+    assert not looking.verbatim
+    assert looking.render("a Query: b", ["SubQuery: c\nQuery: d <Doc>: e"]).raw == raw
+
+
+def test_words_are_cut_and_a_title_can_stand_apart() -> None:
+    use = "{{ document.title }}|{{ document.body }}|{{ document.text | words(3) }}"
+    template = Template(HEADER + BODY.replace("{{ document.text }}", use))
+    documents = [Shown("1", "A title\nand  its\ttext", "A title"), Shown("2", "no title")]
+    assert template.render("q", documents).messages[0][1].splitlines()[1:] == [
+        "[1] A title|and  its\ttext|A title and",
+        "[2] |no title|no title",
+    ]
+
+
+def test_thinking_has_a_budget_of_its_own() -> None:
+    plain = Template(HEADER.replace("source:", "completion_tokens: 20\ncompletion_tokens_per_item: 5\nsource:") + BODY)
+    thinking = Template(plain.text.replace("source:", "thinking_tokens: 1000\nsource:"))
+    assert (plain.completion_tokens(10), thinking.completion_tokens(10)) == (70, 1070)
+    assert thinking.verdict_tokens(10) == 70
+
+
+def test_a_label_in_an_unfinished_thought_is_no_answer() -> None:
+    template = Template(GRADE + "{{ query.text }} {{ document.text }}\n<think>\n")
+    thought = "The passage names a fish. Whether that answers it: yes, " * 5
+    assert template.opens_thinking
+    assert template.read(Reply(thought), 1).reason == "truncated"
+    assert template.read(Reply(thought + "</think> no"), 1).status == "ok"
+    assert template.read(Reply(" yes"), 1).status == "ok"
+    assert not Template(GRADE + "{{ query.text }} {{ document.text }}\n<think>\n\n</think>\n").opens_thinking
+
+
+def test_log_odds_are_the_difference_of_two_logits() -> None:
+    header = GRADE.replace("raw: true", "raw: true\nscoring: log-odds\nneeds: [text, raw, logprobs]\nlogprobs: 20")
+    template = Template(header + "{{ query.text }} {{ document.text }}")
+    top = (("yes", -0.25), ("no", -3.0), ("x", -7.0))
+    grade = template.read(Reply("yes", tokens=[Token("yes", -0.25, top)]), 1)
+    assert grade.value == pytest.approx(2.75)  # type: ignore[union-attr]
+    alone = template.read(Reply("yes", tokens=[Token("yes", -0.25, (top[0], top[2]))]), 1)
+    assert (alone.status, alone.repairs) == ("repaired", ("label-outside-top",))
+    assert alone.value == pytest.approx(6.75)  # type: ignore[union-attr]
+    assert template.read(Reply("yes"), 1).reason == "no-logprobs"
+
+
+def test_a_comparison_may_have_labels_of_its_own() -> None:
+    header = HEADER.replace(
+        "question: order\nparser: brackets", "question: compare\nparser: ab\nlabels: {second: 0, first: 1}"
+    )
+    template = Template(
+        header + '{% message "user" %}{{ query.text }} {{ left.text }} {{ right.text }}{% endmessage %}'
+    )
+    assert list(template.options) == ["first", "second"]
+    assert [template.read(Reply(said), 2).winner for said in ("first", "Second.")] == ["left", "right"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (HEADER + BODY.replace("query.text", "qery.text"), 9),
+        (HEADER + BODY.replace("document.text", "document.txt"), 11),
+        (HEADER + BODY.replace("{% endfor %}", ""), 13),
+        (HEADER.replace("brackets", "regex") + BODY, 1),
+        (HEADER.replace("question: order", "question: rank") + BODY, 4),
+    ],
+)
+def test_an_error_names_the_line(text: str, place: int) -> None:
+    with pytest.raises(TemplateError, match=rf"^<template>:{place}: "):
+        Template(text)

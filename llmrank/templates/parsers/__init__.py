@@ -16,8 +16,9 @@ from llmrank.templates.parsers.grade import LabelParser, ScoreParser, Scoring
 from llmrank.templates.parsers.identifiers import Identifiers
 from llmrank.templates.parsers.likelihood import ambiguous_first_tokens
 from llmrank.templates.parsers.order import OrderParser
+from llmrank.templates.parsers.pattern import PatternParser
 from llmrank.templates.parsers.scores import ScoresParser
-from llmrank.templates.parsers.written import ListParser, TextParser
+from llmrank.templates.parsers.written import ListParser, ObjectParser, TextParser
 
 __all__ = [
     "PARSERS",
@@ -26,9 +27,11 @@ __all__ = [
     "LabelParser",
     "LikelihoodParser",
     "ListParser",
+    "ObjectParser",
     "OrderParser",
     "Parser",
     "ParserEntry",
+    "PatternParser",
     "ScoreParser",
     "ScoresParser",
     "Settings",
@@ -43,11 +46,15 @@ class Settings(Protocol):
     @property
     def labels(self) -> Mapping[str, float]: ...
     @property
-    def scoring(self) -> Literal["probability", "expected", "label", "mean", "sum"]: ...
+    def scoring(self) -> Literal["probability", "log-odds", "expected", "label", "mean", "sum"]: ...
     @property
     def range(self) -> tuple[float, float] | None: ...
     @property
     def identifiers(self) -> Identifiers: ...
+    @property
+    def validation(self) -> str: ...
+    @property
+    def extraction(self) -> str: ...
 
 
 class Parser(Protocol):
@@ -65,18 +72,30 @@ class ParserEntry(NamedTuple):
     make: Callable[[Settings], Parser]
 
 
+def _compare_parser(labels: Mapping[str, float]) -> CompareParser:
+    """Reads A, B or a tie; with labels of the template's own the higher one says that left wins."""
+    if len(labels) != 2:
+        return CompareParser()
+    right, left = sorted(labels, key=labels.__getitem__)
+    return CompareParser((left, right), ties=False)
+
+
 PARSERS: dict[str, ParserEntry] = {
     "brackets": ParserEntry("order", lambda header: OrderParser(header.identifiers, "brackets")),
     "json": ParserEntry("order", lambda header: OrderParser(header.identifiers, "json")),
     "lines": ParserEntry("order", lambda header: OrderParser(header.identifiers, "lines")),
     "letters": ParserEntry("order", lambda header: OrderParser("letters", "brackets")),
+    "pattern": ParserEntry(
+        "order", lambda header: PatternParser(header.validation, header.extraction, header.identifiers)
+    ),
     "scores": ParserEntry("order", lambda header: ScoresParser(header.identifiers, *(header.range or (0.0, 100.0)))),
     "choice": ParserEntry("choose", lambda header: ChooseParser(header.identifiers)),
     "choice-letters": ParserEntry("choose", lambda header: ChooseParser("letters")),
-    "ab": ParserEntry("compare", lambda header: CompareParser()),
+    "ab": ParserEntry("compare", lambda header: _compare_parser(header.labels)),
     "label": ParserEntry("grade", lambda header: LabelParser(header.labels, cast(Scoring, header.scoring))),
     "score": ParserEntry("grade", lambda header: ScoreParser(*(header.range or (0.0, 100.0)))),
     "likelihood": ParserEntry("grade", lambda header: LikelihoodParser("sum" if header.scoring == "sum" else "mean")),
     "text": ParserEntry("write", lambda header: TextParser()),
     "list": ParserEntry("write", lambda header: ListParser()),
+    "object": ParserEntry("write", lambda header: ObjectParser()),
 }

@@ -37,6 +37,8 @@ class Chain:
     """There are no words but it in the reply, or what leads in says that the answer follows."""
     by_line: bool = False
     """It goes down the beginnings of lines."""
+    said: bool = False
+    """A sentence says that it is the order, and ends with it: `The order is [2], [1].`"""
 
     @property
     def alone(self) -> bool:
@@ -59,7 +61,7 @@ class Chain:
         if self.ordered or self.whole or (self.alone and not self.led_in):
             return True
         # `The irrelevant ones are: [4], [2]` is no ranking; a list of all is taken for one.
-        return complete and in_prose and (self.alone or size > 2)
+        return complete and in_prose and (self.alone or self.said or size > 2)
 
 
 def chains(text: str, kind: Identifiers, n: int, *, bare: bool) -> list[Chain]:
@@ -151,6 +153,7 @@ def _placed(text: str, chain: Chain) -> Chain:
     chain.led_in = before.rstrip(" \t\"'([{").endswith(":")
     chain.leads = chain.led_in or (not cut and _LEAD.fullmatch(before) is not None)
     chain.ends = _TAIL.match(text, chain.end) is not None
+    chain.said = _SAYS.search(window) is not None and _SENTENCE_END.match(text, chain.end) is not None
     if chain.alone:
         words_before = _WORD.search(text, 0, chain.start) is not None
         words_after = _WORD.search(text, chain.end) is not None
@@ -201,6 +204,12 @@ _JOINT = re.compile(
 _LEAD = re.compile(rf"[^\w\n]{{0,20}}(?:{_NUMBERING})?[^\w\n]{{0,20}}", re.I)
 _TAIL = re.compile(r"[ \t\"')\]}.,;!|>=\[]{0,40}(?:\n|\Z)")
 _WORD = re.compile(r"[^\W_]")
+_SAYS = re.compile(
+    r"\b(?:(?:order|ranking)(?: (?!not\b|no\b|of\b)\w{1,12}){0,2} (?:is|would be|follows)"
+    r"|rank (?:them|these|both|the (?:two )?\w{1,12})(?: as| in this order| as follows)?):?\s?\Z",
+    re.I,
+)
+_SENTENCE_END = re.compile(r"[\"')]{0,2}(?:\.(?!\d)|[;!]|\s{0,3}\Z|\n)")
 _KEYS = r"rank\w{0,9}|order|results?|output|answer|permutation|passages|documents|ids|identifiers|list"
 _ANSWERS = re.compile(
     rf"(?:\b(?:answer|ranking|order|best|relevant)(?:\s\w{{1,20}}){{0,2}}|[\"'](?:{_KEYS})[\"'])\s{{0,3}}:\W{{0,6}}\Z",

@@ -115,7 +115,9 @@ def _picked(text: str, form: _Form, name: Callable[[str], str | None]) -> tuple[
     return NO_PICK, ()
 
 
-_DENIAL = re.compile(r"\b(?:not|none|neither|irrelevant|unrelated|\w+n't)\b", re.I)
+_DENIAL = re.compile(
+    r"\b(?:not|none|neither|irrelevant|unrelated|\w+n't|nicht|weder|keine?[rsmn]?|ningun[oa]|tampoco)\b|[不没无]", re.I
+)
 _BEST = r"(?:best|worst|most|least|top|highest|lowest|closest)"
 _MANNER = r"(?:(?!not\b|no\b|among\b|one\b|than\b|because\b|but\b|nor\b)\w+,?\s+){0,4}?"
 _STATEMENTS = (
@@ -127,6 +129,8 @@ _STATEMENTS = (
     r"\b(?:choose|chose|select|selected|pick|picked|prefer|go with|recommend|opt for)\s+(?:the\s+)?{L}",
     r"\bi\s+(?:think|believe|say|would say|guess)\s*:?\s+(?:that\s+)?(?:it(?:'s| is)\s+)?{B}",
     r"\b(?:answer|choice|selection|pick|identifier|letter|number|verdict)\s+(?:\w+\s+){0,6}?is\s*:?\s+(?:the\s+)?{B}",
+    r"{L}\s+(?:(?!nicht\b|kein)\w+\s+){1,5}am\s+(?:besten|schlechtesten|relevantesten)\b",
+    r"\b(?:beste|schlechteste|relevanteste|mejor|peor)\w{0,2}\s+(?:\w+\s+){0,2}?(?:ist|es)\s*:?\s+{B}",
 )
 
 

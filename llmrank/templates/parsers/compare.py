@@ -12,7 +12,8 @@ from llmrank.templates.parsers.verdict import AMBIGUOUS, Grammar, Pick, final_pi
 
 TIE = "tie"
 _SHARES = {"left": 1.0, TIE: 0.5, "right": 0.0}
-_TIE_WORDS = ("tie", "tied", "a tie", "draw", "equal", "equally good", "equally relevant", "both", "neither")
+_TIE_WORDS: tuple[str, ...] = ("tie", "tied", "a tie", "draw", "equal", "equally good", "equally relevant", "both")
+_TIE_WORDS = (*_TIE_WORDS, "neither", "unentschieden", "gleich gut", "empate", "平局", "一样好")
 
 
 class CompareParser:
@@ -117,6 +118,7 @@ _STATEMENTS = (
     r"\b(?:answer|verdict|winner|choice|preference|decision|result|judge?ment)\s+(?:\w+\s+){0,4}?(?:is|goes to)"
     r"\s*:?\s+{L}",
     r"\bi\s+(?:think|believe|say|would say|guess)\s*:?\s+(?:that\s+)?(?:it(?:'s| is)\s+)?{B}",
+    r"{L}\s+(?:ist|es)\s+(?:(?!nicht\b|kein|no\b)\w+\s+){0,2}(?:besser|relevanter|mejor|más relevante)\b",
     rf"\b{_SAYS_TIE}\s+(?:an?\s+)?(?P<label>tie|draw)\b",
     r"\b(?:both|they|the two|and)\b[^.\n]{0,40}?\s(?:are|seem)\s+(?:both\s+)?(?:\w+ly\s+)?"
     rf"(?P<label>{_ALIKE})\b(?![^.\n]{{0,60}}\bbut\b)",

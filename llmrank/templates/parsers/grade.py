@@ -14,15 +14,18 @@ from llmrank.templates.parsers import likelihood
 from llmrank.templates.parsers.reading import final_part, is_refusal
 from llmrank.templates.parsers.verdict import AMBIGUOUS, NO_PICK, Grammar, Pick, final_pick, grammar
 
-Scoring = Literal["probability", "expected", "label"]
+Scoring = Literal["probability", "log-odds", "expected", "label"]
+BY_TWO: tuple[Scoring, ...] = ("probability", "log-odds")
+"""What weighs one label against the other."""
 
 
 class LabelParser:
     """Reads one of `labels`, given with their values from least to most relevant.
 
-    `scoring` says what the value is: with "probability" P(most relevant) among two labels; with "expected" the
-    expected value over the labels' probabilities; with "label" the named label's value. The first two come from
-    the tokens of the reply; where it has none the label's value stands in, and the grade is marked `no-logprobs`.
+    `scoring` says what the value is: with "probability" P(most relevant) among two labels, with "log-odds" the
+    difference of their logits; with "expected" the expected value over the labels' probabilities; with "label" the
+    named label's value. All but the last come from the tokens of the reply; where it has none the label's value stands
+    in, and the grade is marked `no-logprobs`; log-odds have nothing that could stand in, and the grade has failed.
     """
 
     def __init__(self, labels: Mapping[str, float], scoring: Scoring = "label") -> None:
@@ -30,9 +33,9 @@ class LabelParser:
             raise InputError("a template that asks for labels needs at least two, none of them empty")
         if len({_folded(label) for label in labels}) < len(labels):
             raise InputError(f"two labels differ only in case or spacing: {', '.join(labels)}; rename one")
-        if scoring == "probability" and len(labels) != 2:
+        if scoring in BY_TWO and len(labels) != 2:
             raise InputError(
-                f"scoring by probability needs two labels, not {len(labels)}; use the scoring 'expected' for more"
+                f"scoring by {scoring} needs two labels, not {len(labels)}; use the scoring 'expected' for more"
             )
         self.labels = {label: float(value) for label, value in labels.items()}
         self.scoring = scoring
@@ -48,7 +51,7 @@ class LabelParser:
         if isinstance(pick, str):
             if pick == NO_PICK and self.scoring != "label" and not is_refusal(reading.text):
                 # P(yes) is defined by the first token, whatever the reply then says.
-                first = likelihood.first_place(said, reading, only_short=self.scoring != "probability")
+                first = likelihood.first_place(said, reading, only_short=self.scoring not in BY_TWO)
                 if first is not None:
                     return self._likely(first, None)
             return Grade(status="failed", reason=_why(pick, reading.text, "no-label"))
@@ -84,6 +87,8 @@ class LabelParser:
         """A grade by the named label alone."""
         if self.scoring == "label":
             return Grade(value=self.labels[label], label=label)
+        if self.scoring == "log-odds":
+            return Grade(status="failed", reason="no-logprobs")
         return Grade(status="repaired", repairs=("no-logprobs",), value=self.labels[label], label=label)
 
     def _likely(self, place: likelihood.Place, named: str | None) -> Grade:
@@ -96,7 +101,7 @@ class LabelParser:
                 return self._named(named)
             return Grade(status="failed", reason="no-label")
         repairs: tuple[str, ...] = ()
-        if self.scoring == "probability" and len(found) == 1:
+        if self.scoring in BY_TWO and len(found) == 1:
             found = {name: found.get(name, likelihood.least_listed(place)) for name in names}
             repairs = ("label-outside-top",)
         total = sum(found.values())
@@ -104,6 +109,8 @@ class LabelParser:
         label = named if named is not None else max(names, key=lambda name: distribution[name])
         if self.scoring == "probability":
             value, score_kind = distribution[names[-1]], "probability"
+        elif self.scoring == "log-odds":
+            value, score_kind = math.log(found[names[-1]] / found[names[0]]), "log-odds"
         elif self.scoring == "expected":
             value = math.fsum(p * self.labels[name] for name, p in distribution.items())
             score_kind = "expected-grade"

@@ -33,10 +33,11 @@ def place_of(tokens: Sequence[Token] | None, reply: str, start: int) -> Place | 
     if not tokens:
         return None
     pieces = [plain(token.text) for token in tokens]
-    shift = "".join(pieces).find(plain(reply))
+    # Tokens of reasoning that a server split off may stand before the reply, and hold the same words.
+    shift = "".join(pieces).rfind(plain(reply))
     if shift < 0:
         pieces = [spelled(piece) for piece in pieces]
-        shift = "".join(pieces).find(plain(reply))
+        shift = "".join(pieces).rfind(plain(reply))
         if shift < 0:
             return None
     at = shift + start

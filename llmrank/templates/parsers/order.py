@@ -46,7 +46,7 @@ class OrderParser:
             place = likelihood.place_of(said.tokens, said.text, reading.start + best.start)
             if place is not None and (likely := self._by_first_token(place, n)) is not None:
                 return likely
-        return _order(best.groups, n) or Order(status="failed", reason="no-identifier")
+        return ordered(best.groups, n) or Order(status="failed", reason="no-identifier")
 
     def write(self, order: Order, n: int) -> str:
         if order.permutation is None:
@@ -92,7 +92,7 @@ class OrderParser:
             return None
         found = likelihood.label_probabilities(place, LETTERS[:n])
         ranked = sorted(found, key=lambda name: -found[name])
-        return _order([[LETTERS.index(name)] for name in ranked], n) if len(ranked) > 1 else None
+        return ordered([[LETTERS.index(name)] for name in ranked], n) if len(ranked) > 1 else None
 
 
 class Worth(NamedTuple):
@@ -117,7 +117,7 @@ _IS_SUBJECT = re.compile(
 """What follows passages that a sentence is about, rather than a ranking."""
 
 
-def _order(groups: Iterable[Sequence[int]], n: int) -> Order | None:
+def ordered(groups: Iterable[Sequence[int]], n: int) -> Order | None:
     """The order that groups of positions give of n items; None where they name none of them."""
     ties: list[tuple[int, ...]] = []
     seen: set[int] = set()

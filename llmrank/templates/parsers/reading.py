@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 NAMES = (
     r"(?:passage|document|doc|text|item|candidate|option|article|paragraph|snippet|psg|abstract|chunk|output"
-    r"|response|assistant|id)"
+    r"|response|assistant|id|(?:text)?abschnitt|textstelle|dokument|pasaje|documento|texto|段落|文档|文章|文本|代码)"
 )
-"""The nouns by which prompts and models name what is shown: `Passage 3`, `Output (a)`."""
+"""The nouns by which prompts and models name what is shown: `Passage 3`, `Output (a)`, `Abschnitt B`, `段落 2`."""
 
 
 class Reading(NamedTuple):

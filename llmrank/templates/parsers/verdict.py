@@ -147,11 +147,12 @@ def _concludes(text: str, match: re.Match[str]) -> bool:
 
 NOUN = (
     r"(?:(?:relevance|relevancy|overall|quality)[\s_]+)?(?:score|answer|label|verdict|judge?ment|grade|rating|decision"
-    r"|choice|result|relevance|relevancy|winner|preference|category|overall|conclusion|selection|pick)"
+    r"|choice|result|relevance|relevancy|winner|preference|category|overall|conclusion|selection|pick"
+    r"|antwort|urteil|ergebnis|respuesta|resultado|答案|回答|选择|结论)"
 )
 _OPEN = r"[ \t\n\"'(\[{<]{0,6}"
 _ASIDE = r"[\"']?(?:\s{0,3}\([^()\n]{0,60}\))?"
-_IS = r"\s{0,3}(?:[:=]|is\b|was\b|would be\b|-)\s{0,3}[:=]?\s{0,3}"
+_IS = r"\s{0,3}(?:[:=]|is\b|was\b|would be\b|ist\b|es\b|-)\s{0,3}[:=]?\s{0,3}"
 _CLOSE = r"[\"'\])}]{0,4}"
 _AFTER = r"because\b|since\b|as\b|for\b|on\b|out of\b|of\b|which\b|given\b|due\b|points?\b|stars?\b|it\b|this\b"
 STOP = rf"(?!\w|[.,]\d|'\w|-\w)(?={_CLOSE}(?:[ \t]{{0,4}}(?:[.,;:!|(<\\/=]|--?\s|{_AFTER})|\s{{0,4}}\n|\s*\Z))"

@@ -1,8 +1,9 @@
-"""Reads what a model wrote freely: a text, or the items of a list."""
+"""Reads what a model wrote freely: a text, the items of a list, a JSON object."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import orjson
 
@@ -45,6 +46,35 @@ class ListParser:
 
     def write(self, answer: Written, n: int = 0) -> str:
         return "\n".join(f"{i}. {part}" for i, part in enumerate(answer.parts or (answer.text or "",), 1))
+
+
+class ObjectParser:
+    """Reads a JSON object; `parts` are its keys, `text` the object as compact JSON."""
+
+    def read(self, said: Said, n: int = 0) -> Written:
+        whole = TextParser().read(said)
+        if whole.text is None:
+            return whole
+        found = _json_object(whole.text)
+        if found is None:
+            return Written(status="failed", reason="no-object")
+        return Written(text=orjson.dumps(found).decode(), parts=tuple(found))
+
+    def write(self, answer: Written, n: int = 0) -> str:
+        return answer.text or ""
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
+    fenced = FENCE.search(text)
+    inside = fenced[1] if fenced else text
+    start, end = inside.find("{"), inside.rfind("}")
+    if not 0 <= start < end:
+        return None
+    try:
+        found: dict[str, Any] = orjson.loads(inside[start : end + 1])
+    except orjson.JSONDecodeError:
+        return None
+    return found or None
 
 
 def _json_items(text: str) -> tuple[str, ...]:
