@@ -5,20 +5,28 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmrank.ask.base import Ask, Remember
+from llmrank.ask.passages import COUNT
 from llmrank.ask.samples import Sampled
 from llmrank.ask.tally import Tally
 from llmrank.ask.templated import Manner, TemplateAsk
 from llmrank.ask.virtual import VirtualLoop
-from llmrank.data.types import Candidates, Document
+from llmrank.data.types import Anchor, Candidates, Document, Passage
+from llmrank.judge.discussion import TURNS
+from llmrank.judge.grader import Grader
+from llmrank.judge.inputs import JudgeInputs
+from llmrank.judge.judge import UNIT, Labeller
+from llmrank.judge.judgment import Pairs
+from llmrank.judge.panels import Panel
 from llmrank.llm.client import Client
 from llmrank.llm.ledger import Ledger
 from llmrank.llm.types import Request, ledger_key
 from llmrank.questions import Answer, Choice, Grade, Order, Preference, Question, Written
 from llmrank.rerank.reranker import Reranker
+from llmrank.settings import Settings
 
 RUNS = 20  # simulated runs behind an expected number
 WRITTEN = "text " * 60  # stands for what a model writes
@@ -47,6 +55,10 @@ class Estimate:
 
     def scaled(self, factor: float) -> Estimate:
         return Estimate(self.low * factor, self.expected * factor, self.high * factor)
+
+    def perhaps(self, chance: float) -> Estimate:
+        """From nothing to all of it."""
+        return Estimate(0, self.expected * chance, self.high)
 
     def __add__(self, other: Estimate) -> Estimate:
         return Estimate(self.low + other.low, self.expected + other.expected, self.high + other.high)
@@ -77,6 +89,20 @@ class Plan:
     seconds: Estimate = NOTHING
     note: str = "tokens are estimated, at four bytes a token"
 
+    def add(self, other: Plan, *, one_after_another: bool) -> None:
+        """Adds what another part of the job takes, beside this one or after it."""
+        self.calls += other.calls
+        self.rounds = self.rounds + other.rounds if one_after_another else self.rounds.longer(other.rounds)
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.reused += other.reused
+        self.does_not_fit += other.does_not_fit
+
+    def perhaps(self, chance: float) -> Plan:
+        """The same where it may come to nothing."""
+        names = ("calls", "rounds", "prompt_tokens", "completion_tokens")
+        return replace(self, **{name: getattr(self, name).perhaps(chance) for name in names})
+
     def json(self) -> dict[str, Any]:
         return {
             "queries": self.queries,
@@ -100,7 +126,36 @@ def plan(
     result = Plan()
     for request in requests:
         planner.add(request, result)
-    settings = reranker.settings
+    return _priced(result, reranker.settings, latency)
+
+
+def plan_judging(
+    labeller: Labeller, inputs: JudgeInputs, *, ledger: Ledger | None = None, latency: float = 1.0
+) -> Plan:
+    """The plan of judging all pairs, as `plan`. Of a panel that escalates half of the pairs are taken to be unsure."""
+    result, parts = Plan(queries=inputs.queries), []
+    every = 1 if ledger is not None else max(1, len(inputs) // (RENDERED * UNIT))
+    graders = list(labeller.graders.values())
+    escalate = isinstance(labeller, Panel) and labeller.escalate is not None
+    for grader in graders:
+        part = Plan()
+        planner = _GraderPlanner(grader, ledger, every)
+        for unit in inputs.units(together=labeller.together):
+            planner.add(unit, part)
+        if escalate and grader is not graders[0]:
+            part = part.perhaps(0.5)
+        parts.append(part)
+    for part in parts:
+        result.add(part, one_after_another=escalate)
+    if isinstance(labeller, Panel) and labeller.rule.discusses:
+        turns = replace(result, queries=0, reused=0, does_not_fit=0, rounds=Estimate(TURNS, TURNS, TURNS))
+        turns.calls = turns.calls.scaled(TURNS)
+        result.add(turns.perhaps(0.5), one_after_another=True)
+    return _priced(result, labeller.settings, latency)
+
+
+def _priced(result: Plan, settings: Settings, latency: float) -> Plan:
+    """The plan with the time and the money that its calls and tokens take."""
     seconds = result.calls.scaled(latency / settings.concurrency).longer(result.rounds.scaled(latency))
     if settings.rpm:
         seconds = seconds.longer(result.calls.scaled(60 / settings.rpm))
@@ -124,27 +179,32 @@ class _Planner:
             for part, voice in reranker.voices.items()
         }
         self._has_ledger = ledger is not None
-        self._counts: dict[int, tuple[Estimate, Estimate]] = {}
+        self._counts: dict[tuple[int, str], tuple[Estimate, Estimate]] = {}
 
     def add(self, request: Candidates, result: Plan) -> None:
-        reranker, samples = self._reranker, self._reranker.settings.samples
+        reranker, samples = self._reranker, self._reranker.samples
         head = request.documents if reranker.depth is None else request.documents[: reranker.depth]
-        calls, rounds = self._of_size(len(head))
+        calls, rounds = self._of_size(len(head), request.query.id if reranker.method.knows_query else "")
         every = 1 if self._has_ledger else max(1, round(calls.expected / RENDERED))
         asks = [
             _CountingAsk(
                 head,
                 0,
-                {part: TemplateAsk(m, request.query, Tally(), sample=i) for part, m in self._manners.items()},
+                {
+                    part: TemplateAsk(m, request.query, Tally(), sample=i, documents=request.documents)
+                    for part, m in self._manners.items()
+                },
                 {part: manner.client for part, manner in self._manners.items()},
                 every,
             )
             for i in range(samples)
         ]
         loop = VirtualLoop()
-        loop.run(reranker.run_strategy(head, Remember(asks[0] if samples == 1 else Sampled(asks))))
-        calls = calls.scaled(samples)
+        together = asks[0] if samples == 1 else Sampled(asks)
+        remembered = Remember(reranker.by_passages(together, request.query))
+        loop.run(reranker.run_strategy(head, remembered, request.query.id))
         asked, free = sum(ask.asked for ask in asks), sum(ask.reused + ask.unfit for ask in asks)
+        calls = self._by_passages(calls, len(remembered.answered()), (asked + free) // samples).scaled(samples)
         if free:
             calls, rounds = _less(calls, asked, free), _less(rounds, loop.time(), 0)
         rendered = max(1, sum(ask.rendered for ask in asks))
@@ -156,26 +216,75 @@ class _Planner:
         result.reused += sum(ask.reused for ask in asks)
         result.does_not_fit += sum(ask.unfit for ask in asks)
 
-    def _of_size(self, n: int) -> tuple[Estimate, Estimate]:
-        """Calls and rounds for n candidates."""
-        if n not in self._counts:
+    def _by_passages(self, calls: Estimate, questions: int, prompts: int) -> Estimate:
+        """Calls where a question about a long document is one about each of its passages."""
+        if questions == prompts:
+            return calls
+        if calls.exact:
+            return Estimate(prompts, prompts, prompts)
+        most = self._reranker.settings.passage_count or COUNT
+        return Estimate(calls.low, calls.expected * prompts / questions, calls.high * most)
+
+    def _of_size(self, n: int, query_id: str) -> tuple[Estimate, Estimate]:
+        """Calls and rounds for n candidates; of that query, where the method wants to know which it is."""
+        if (n, query_id) not in self._counts:
             calls, rounds = self._reranker.method.expected(n, self._reranker.options)
             if isinstance(calls, int) and isinstance(rounds, int):
-                self._counts[n] = Estimate(calls, calls, calls), Estimate(rounds, rounds, rounds)
+                self._counts[n, query_id] = Estimate(calls, calls, calls), Estimate(rounds, rounds, rounds)
             else:
-                self._counts[n] = self._simulated(n, _ends(calls), _ends(rounds))
-        return self._counts[n]
+                self._counts[n, query_id] = self._simulated(n, query_id, _ends(calls), _ends(rounds))
+        return self._counts[n, query_id]
 
-    def _simulated(self, n: int, calls: tuple[int, int], rounds: tuple[int, int]) -> tuple[Estimate, Estimate]:
+    def _simulated(
+        self, n: int, query_id: str, calls: tuple[int, int], rounds: tuple[int, int]
+    ) -> tuple[Estimate, Estimate]:
         documents = tuple(Document(str(i)) for i in range(n))
         asked, chains = 0, 0.0
         for seed in range(RUNS):
             ask = _CountingAsk(documents, seed)
             loop = VirtualLoop()
-            loop.run(self._reranker.run_strategy(documents, Remember(ask)))
+            loop.run(self._reranker.run_strategy(documents, Remember(ask), query_id))
             asked += ask.asked
             chains += loop.time()
         return Estimate(calls[0], asked / RUNS, calls[1]), Estimate(rounds[0], chains / RUNS, rounds[1])
+
+
+class _GraderPlanner:
+    """Adds up the units of work of one judge."""
+
+    def __init__(self, grader: Grader, ledger: Ledger | None, every: int) -> None:
+        self._grader = grader
+        self._every, self._seen, self._prompts = every, 0, 0
+        self._tokens = (0, 0)
+        model_id = grader.settings.model_id
+        self._manners: dict[str, Manner] = {
+            part: voice.manner(Client(voice.backend, ledger=ledger, model_id=model_id))
+            for part, voice in grader.voices.items()
+        }
+
+    def add(self, unit: Pairs, result: Plan) -> None:
+        grader, samples = self._grader, self._grader.settings.samples
+        look, self._seen = self._seen % self._every == 0, self._seen + 1
+        clients = {part: manner.client for part, manner in self._manners.items()}
+        tallies = {part: Tally() for part in self._manners}
+        asked, free, chain = 0, 0, 0.0
+        for i in range(samples):
+            sources = grader.asks(unit.query, tallies, i, unit.documents, self._manners) if look else None
+            ask = _CountingAsk(unit.documents, 0, sources, clients)
+            loop = VirtualLoop()
+            loop.run(grader.run_recipe(unit.query, unit.documents, Remember(ask)))
+            asked, free, chain = asked + ask.asked, free + ask.reused + ask.unfit, max(chain, loop.time())
+            result.reused += ask.reused
+            result.does_not_fit += ask.unfit
+            self._prompts += ask.rendered
+            self._tokens = self._tokens[0] + ask.prompt_tokens, self._tokens[1] + ask.completion_tokens
+        least, most = _ends(grader.expected(len(unit.documents))[0])
+        exact = least == most or free > 0
+        calls = Estimate(asked, asked, asked) if exact else Estimate(least * samples, asked, most * samples)
+        result.calls += calls
+        result.rounds = result.rounds.longer(Estimate(chain, chain, chain))
+        for tokens, name in zip(self._tokens, ("prompt_tokens", "completion_tokens"), strict=True):
+            setattr(result, name, result.calls.scaled(tokens / max(1, self._prompts)))
 
 
 @dataclass(slots=True)
@@ -194,11 +303,11 @@ class _CountingAsk(Ask):
     rendered: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    _worth: dict[Document, float] = field(default_factory=dict)
+    _worth: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         draw, n = random.Random(self.seed), len(self.documents)
-        self._worth = {d: (n - i) / n + draw.gauss(0, 0.5) for i, d in enumerate(self.documents)}
+        self._worth = {d.id: (n - i) / n + draw.gauss(0, 0.5) for i, d in enumerate(self.documents)}
 
     async def answer(self, question: Question) -> Answer:
         answer = self._answer(question)
@@ -233,7 +342,7 @@ class _CountingAsk(Ask):
     def _answer(self, question: Question) -> Answer:
         if question.kind == "write":
             return Written(text=WRITTEN, parts=(WRITTEN,) * 3)
-        worths = [self._worth[item] for item in question.items if isinstance(item, Document)]
+        worths = [self._worth_of(item) for item in question.items if isinstance(item, Document)]
         order = sorted(range(len(worths)), key=lambda i: -worths[i])
         if question.kind == "grade":
             return Grade(value=worths[0])
@@ -242,6 +351,11 @@ class _CountingAsk(Ask):
         if question.kind == "choose":
             return Choice(index=order[-1] if question.worst else order[0])
         return Order(permutation=tuple(order))
+
+    def _worth_of(self, document: Document) -> float:
+        if isinstance(document, Anchor):
+            return document.worth
+        return self._worth[document.of if isinstance(document, Passage) else document.id]
 
 
 def _less(count: Estimate, left: float, free: int) -> Estimate:

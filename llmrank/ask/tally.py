@@ -22,11 +22,15 @@ class Tally:
     unasked: int = 0
     reused: int = 0
     calls: int = 0
+    calls_of: Counter[str] = field(default_factory=Counter)
+    """Calls of each part of the method."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = None
     ends: float | None = None
     """When the query's time is up, in the loop's time."""
+    kept_out: int = 0
+    """Training queries that are no example here: they are the query itself, or share a document with it."""
     cut: set[str] = field(default_factory=set)
     """Ids of the documents that were cut to fit."""
     repairs: Counter[str] = field(default_factory=Counter)
@@ -39,9 +43,10 @@ class Tally:
         """Rounds still ahead, estimated from the share of the expected questions that are answered."""
         return self.expected_rounds * max(0.0, 1 - self.questions / max(self.expected_calls, 1.0))
 
-    def exchanged(self, exchange: Exchange) -> None:
-        """Counts what a request cost."""
+    def exchanged(self, exchange: Exchange, part: str = "") -> None:
+        """Counts what a request cost. `part`: which part of the method asked."""
         self.calls += exchange.calls
+        self.calls_of[part] += exchange.calls
         if exchange.cost is not None:
             self.cost = (self.cost or 0.0) + exchange.cost
         reply = exchange.reply

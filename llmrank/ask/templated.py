@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 from llmrank.ask.base import Ask
+from llmrank.ask.examples import Picked
+from llmrank.ask.held import constraint_of
 from llmrank.ask.tally import Tally
 from llmrank.data.types import Document, Query
-from llmrank.llm.client import Client, Exchange
-from llmrank.llm.types import About, Reply, Request, Sampling, capabilities_of
+from llmrank.llm.client import BackendRefused, Client, Exchange
+from llmrank.llm.types import About, Constraint, Reply, Request, Sampling, capabilities_of, ledger_key
 from llmrank.questions import Answer, Question, failed, unasked
-from llmrank.templates import Example, Rendered, Shown, Template
-from llmrank.templates.fitting import EstimatedTokens, TokenCounter, fit
+from llmrank.templates import Rendered, Shown, Template
+from llmrank.templates.fitting import fit
+from llmrank.templates.parsers.reading import final_part
 from llmrank.templates.prepare import safe, safe_values
+from llmrank.tokens import EstimatedTokens, TokenCounter
 
 PER_MESSAGE = 16  # tokens that a chat template may add around a message
 SAMPLES = 1009  # samples that a method may take of a question: those of `--samples` lie so far apart
@@ -59,10 +64,14 @@ class Manner:
     seed: int = 0
     whole: bool = False
     """Texts are never cut: what does not fit as it is does not fit."""
+    constrain: bool = False
+    """Replies are held to what the template asks for, so that nothing can fail to parse."""
+    watched: bool = False
+    """The first reply tells whether the server gives the log-probabilities that the template cannot do without."""
     retry_format: bool = False
     retry_failed: bool = False
-    examples: Callable[[Query], Sequence[Example]] | None = None
-    """Worked examples for a query."""
+    examples: Callable[[Query, Sequence[Document]], Picked] | None = None
+    """Worked examples for a query with these candidates."""
 
     def sampling(self, n: int) -> Sampling:
         header = self.template.header
@@ -80,7 +89,9 @@ class Manner:
 class TemplateAsk(Ask):
     """Asks one query's questions through a template and a client."""
 
-    def __init__(self, manner: Manner, query: Query, tally: Tally, *, sample: int = 0) -> None:
+    def __init__(
+        self, manner: Manner, query: Query, tally: Tally, *, sample: int = 0, documents: Sequence[Document] = ()
+    ) -> None:
         self._manner = manner
         self.template = manner.template
         self._query = query
@@ -93,24 +104,28 @@ class TemplateAsk(Ask):
         self._tokens: dict[str, int] = {}
         self._frames: dict[tuple[int | str, ...], int] = {}
         self._samplings: dict[int, Sampling] = {}
+        self._constraints: dict[int, Constraint | None] = {}
         header = manner.template.header
         self._grades = tuple(header.labels.items()) if header.labels else _ends(header.range)
-        self._examples = tuple(manner.examples(query)) if manner.examples else ()
+        picked = manner.examples(query, documents) if manner.examples else Picked()
+        self._examples = picked.examples
+        tally.kept_out = max(tally.kept_out, picked.kept_out)
 
     async def answer(self, question: Question) -> Answer:
         return (await self.evidence(question)).answer
 
     async def evidence(self, question: Question) -> Evidence:
         """The answer with the exchange behind it."""
-        if self._tally.ends is None:
+        ends = self._tally.ends
+        if ends is None:
             return await self._evidence(question)
-        try:
-            async with asyncio.timeout_at(self._tally.ends):
-                return await self._evidence(question)
-        except TimeoutError:
-            late = unasked(question.kind, "deadline")
-            self._tally.answered(late, False)
-            return Evidence(late)
+        if asyncio.get_running_loop().time() < ends:  # a timeout that is over would still let the request go out
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(ends):
+                    return await self._evidence(question)
+        late = unasked(question.kind, "deadline")
+        self._tally.answered(late, False)
+        return Evidence(late)
 
     async def _evidence(self, question: Question) -> Evidence:
         prompts = self._manner.client.prompts
@@ -142,18 +157,23 @@ class TemplateAsk(Ask):
             template.options if question.kind == "compare" else template.identifiers(n),
         )
         sample = self._sample * SAMPLES + question.sample
-        return Request(rendered.messages, rendered.raw, sampling, None, sample, about, rendered.continuation)
+        held = self._held(n) if self._manner.constrain else None
+        return Request(rendered.messages, rendered.raw, sampling, held, sample, about, rendered.continuation)
+
+    def _held(self, n: int) -> Constraint | None:
+        """What the reply about n items is held to."""
+        if n not in self._constraints:
+            self._constraints[n] = constraint_of(self.template, n)
+        return self._constraints[n]
 
     async def _ask(self, request: Request, question: Question) -> Evidence:
-        manner, tally = self._manner, self._tally
-        exchange = await manner.client.ask(request, remaining=tally.remaining)
-        tally.exchanged(exchange)
+        manner = self._manner
+        exchange = await self._exchange(request)
         answer = self._read(exchange, question)
         if answer.status != "failed" or exchange.reply is None:
             return Evidence(answer, exchange, exchange.reused)
-        if manner.retry_failed and exchange.reused:
-            exchange = await manner.client.ask(request, remaining=tally.remaining, fresh=True)
-            tally.exchanged(exchange)
+        if manner.retry_failed and exchange.reused and not self._repaired_before(request, exchange.reply, question):
+            exchange = await self._exchange(request, fresh=True)
             answer = self._read(exchange, question)
         if answer.reason == "truncated" and exchange.reply is not None and self.template.header.close:
             return await self._further(self._closed(request, exchange.reply), question, exchange, answer, "closed")
@@ -162,13 +182,49 @@ class TemplateAsk(Ask):
             return await self._further(restated, question, exchange, answer, "asked-again")
         return Evidence(answer, exchange, exchange.reused)
 
+    async def _exchange(self, request: Request, *, fresh: bool = False) -> Exchange:
+        """What comes of a request, counted; also what was sent for it before the query's time was up."""
+        client, tally = self._manner.client, self._tally
+        part = request.about.question.by if request.about else ""
+        spent: list[float] = []
+        try:
+            exchange = await client.ask(request, remaining=tally.remaining, fresh=fresh, spent=spent)
+        except asyncio.CancelledError:
+            cost = sum(spent) if client.price and spent else None
+            tally.exchanged(Exchange(None, calls=len(spent), cost=cost), part)
+            raise
+        tally.exchanged(exchange, part)
+        if self._manner.watched and not client.gives_logprobs and exchange.reply is not None:
+            self._look_for_logprobs(exchange.reply)
+        return exchange
+
+    def _look_for_logprobs(self, reply: Reply) -> None:
+        """Ends the job where the server passed over what the template cannot do without: the first reply shows it."""
+        client = self._manner.client
+        if reply.tokens:
+            client.gives_logprobs = True
+        elif reply.text:
+            raise BackendRefused(
+                f"{client.origin or client.identity.model}: the reply has no log-probabilities, though they were asked "
+                f"for, and --template {self.template.name} needs them; take another template or server "
+                f"(`llmrank backends check` shows what it gives)"
+            )
+
+    def _repaired_before(self, request: Request, unreadable: Reply, question: Question) -> bool:
+        """Whether the ledger holds a readable reply to the question with its format restated."""
+        manner, client = self._manner, self._manner.client
+        if not manner.retry_format:
+            return False
+        again = self._restated(request, unreadable)
+        known = client.known(ledger_key(again.canonical(client.identity)))
+        return known is not None and self.template.read(known, len(question.items)).usable
+
     async def _further(
         self, request: Request, question: Question, first: Exchange, failed: Answer, repair: str
     ) -> Evidence:
         """The answer to a further request after an unreadable reply; at best `repaired`, with the repair named."""
-        again = await self._manner.client.ask(request, remaining=self._tally.remaining)
-        self._tally.exchanged(again)
-        second = self._read(again, question)
+        again = await self._exchange(request)
+        second = self._read(again, question, closed=True)
         reused = first.reused and again.reused
         if second.usable:
             second = replace(second, status="repaired", repairs=(*second.repairs, repair))
@@ -191,14 +247,19 @@ class TemplateAsk(Ask):
             messages, begun = messages[:-1], messages[-1][1] + begun
         return replace(request, messages=(*messages, ("assistant", begun)), sampling=sampling)
 
-    def _read(self, exchange: Exchange, question: Question) -> Answer:
+    def _read(self, exchange: Exchange, question: Question, *, closed: bool = False) -> Answer:
+        """The answer in a reply; `closed`: to a chain of thought that is at its end, so that none can be cut."""
         if exchange.reply is None:
             if exchange.failure is None:
                 return unasked(question.kind, "budget")
             return failed(question.kind, exchange.failure.kind)
-        answer = self.template.read(exchange.reply, len(question.items))
-        if answer.status == "failed" and exchange.reply.finish == "length" and exchange.reply.text:
-            return replace(answer, reason="truncated")
+        reply = exchange.reply
+        answer = self.template.read(reply, len(question.items))
+        if reply.finish == "length" and (reply.text or reply.reasoning):
+            if answer.status == "failed":
+                return replace(answer, reason="truncated")
+            if self.template.header.close and not closed and _still_thinking(reply):
+                return failed(question.kind, "truncated")  # what it names on the way is no verdict
         return answer
 
     def _restated(self, request: Request, reply: Reply) -> Request:
@@ -306,6 +367,11 @@ def _thought(reply: Reply) -> str:
         said = f"<think>\n{reply.reasoning}"
     ends = [match.end() for match in SENTENCE_END.finditer(said)]
     return said[: ends[-1]] if ends else said
+
+
+def _still_thinking(reply: Reply) -> bool:
+    """Whether a reply that was cut shows no end of its reasoning."""
+    return not (reply.text and reply.reasoning) and final_part(reply.text).start == 0
 
 
 def _texts(rendered: Rendered) -> list[str]:

@@ -50,13 +50,19 @@ class VirtualLoop(_Loop):  # type: ignore[misc]
             asyncio._set_running_loop(outer)
 
     def _advance(self) -> bool:
-        while self._timers:
-            when, _, timer = heapq.heappop(self._timers)
+        while self._timers and not self._ready:
+            self._now = self._due(self._timers[0][0])
+        return bool(self._ready)
+
+    def _due(self, when: float) -> float:
+        """Makes all timers of that time ready at once, as a loop with a clock does; the time that it then is."""
+        now = self._now
+        while self._timers and self._timers[0][0] <= when:
+            _, _, timer = heapq.heappop(self._timers)
             if not timer.cancelled():
-                self._now = when
+                now = when
                 self._ready.append(timer)
-                return True
-        return False
+        return now
 
     def time(self) -> float:
         return self._now
@@ -104,7 +110,7 @@ class VirtualLoop(_Loop):  # type: ignore[misc]
 
 
 class OneUnitEach(Ask):
-    """Answers what was answered before, each question one unit of virtual time after it was asked."""
+    """Answers what was answered before, each question one unit of virtual time after it was asked, or two."""
 
     def __init__(self, answers: Mapping[Question, Answer]) -> None:
         self._answers = answers
@@ -112,7 +118,7 @@ class OneUnitEach(Ask):
     async def answer(self, question: Question) -> Answer:
         answer = self._answers.get(question) or unasked(question.kind, "not asked before")
         if answer.status != "unasked":
-            await asyncio.sleep(1)
+            await asyncio.sleep(2 if "closed" in getattr(answer, "repairs", ()) else 1)  # a verdict asked for apart
         return answer
 
 

@@ -44,7 +44,7 @@ class RerankInputs:
         """Inputs from three files. Only the first `depth` documents of a query need, and get, their texts."""
         if [os.fspath(path) for path in (queries, corpus, run)].count("-") > 1:
             raise InputError("only one of queries, corpus and run can be - (standard input)")
-        with ExitStack() as resources, _room():
+        with ExitStack() as resources, room():
             database = resources.enter_context(closing(temporary_database()))
             topics, documents, counts = _Topics(database), WantedDocuments(database), _Counts(depth)
             with spooled(queries) as query_file, spooled(run) as run_file:
@@ -62,13 +62,13 @@ class RerankInputs:
     @classmethod
     def from_requests(cls, path: Source, depth: int | None = None) -> Self:
         """Inputs from one file of requests, in which all candidates have their texts."""
-        with ExitStack() as resources, _room():
+        with ExitStack() as resources, room():
             source = resources.enter_context(spooled(path))
             counts = _Counts(depth)
             with closing(temporary_database()) as database:
                 database.execute("CREATE TABLE queries (id TEXT PRIMARY KEY, line INTEGER)")
                 for line, candidates in iter_requests(source):
-                    _insert_query(database, source, candidates.query.id, line)
+                    insert_query(database, source, candidates.query.id, line)
                     counts.add(len(candidates.documents))
             return cls(lambda: (candidates for _, candidates in iter_requests(source)), counts, resources.pop_all())
 
@@ -124,7 +124,7 @@ class _Topics:
         """Reads both files to their end. Every topic of the run must be among the queries."""
         for line, query in numbered_queries(queries):
             rest = (query.text, query.description, query.narrative, query.instruction)
-            _insert_query(self._database, queries, query.id, line, *rest)
+            insert_query(self._database, queries, query.id, line, *rest)
         self._database.executemany("INSERT INTO blocks VALUES (NULL, ?, ?, ?, ?)", _blocks(run))
         unknown = "SELECT query_id, line FROM blocks WHERE query_id NOT IN (SELECT id FROM queries) ORDER BY number"
         for query_id, line in self._database.execute(f"{unknown} LIMIT 1"):
@@ -164,7 +164,8 @@ def _blocks(run: Source) -> Iterator[tuple[str, int, str, bytes]]:
         yield query_id, numbers[0], " ".join(doc_ids), array("d", scores).tobytes()
 
 
-def _insert_query(database: sqlite3.Connection, path: Source, query_id: str, line: int, *rest: str) -> None:
+def insert_query(database: sqlite3.Connection, path: Source, query_id: str, line: int, *rest: str) -> None:
+    """Adds a row to a table of queries; a query that is there already is an error."""
     row = (query_id, line, *rest)
     marks = ", ".join("?" * len(row))
     if not database.execute(f"INSERT OR IGNORE INTO queries VALUES ({marks})", row).rowcount:
@@ -198,7 +199,8 @@ def _missing_document(
 
 
 @contextmanager
-def _room() -> Iterator[None]:
+def room() -> Iterator[None]:
+    """Tells in one sentence where a temporary file finds no room."""
     try:
         yield
     except sqlite3.OperationalError as error:

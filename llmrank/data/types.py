@@ -37,6 +37,27 @@ class Document:
         return hash(self.id)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Passage(Document):
+    """A part of a longer document, shown in its place."""
+
+    of: str = ""
+    """Id of the document: what is known of its relevance is known under this id."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Anchor(Document):
+    """A document of known grade with which candidates are compared; its `id` is no candidate's."""
+
+    of: str = ""
+    """The id under which its relevance may be known as well; empty where there is none."""
+    query: str = ""
+    """The query for which it has this grade; empty: that of the candidates."""
+    grade: float = 0.0
+    worth: float = 0.0
+    """The grade on a scale from 0, the lowest of all anchors, to 1, the highest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """One query with its candidates in first-stage order: what a reranker takes."""

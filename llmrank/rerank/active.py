@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import lru_cache
 from math import gcd
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,10 @@ from llmrank.rerank.methods import Count, Item, Ranked, between, method
 from llmrank.rerank.pairwise import doubled
 
 if TYPE_CHECKING:
-    from llmrank.aggregate.results import Floats
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llmrank.aggregate.tally import Flags
 
 ROUNDS = 12  # after the first: enough to follow the answers, few enough to be quick
 DRAWS = 2000  # of all skills at once, from the posterior
@@ -80,24 +84,26 @@ async def active(
         wanted = -(-(most - len(log)) // max(1, remaining))
         if not remaining or not wanted:
             break
-        pairs = _next_pairs(log, n, k, level, wanted, seed + remaining)
+        pairs = _next_pairs(tuple(log), n, k, level, wanted, seed)
         if not pairs:
             break
     return aggregated(items, log, "trueskill")
 
 
-def _next_pairs(log: Sequence[Match], n: int, k: int, level: float, count: int, seed: int) -> list[tuple[int, int]]:
+@lru_cache(maxsize=512)  # rounds are counted by running the strategy once more over the same answers
+def _next_pairs(log: tuple[Match, ...], n: int, k: int, level: float, count: int, seed: int) -> list[tuple[int, int]]:
     """The pairs to ask next, at most `count`; none where the top k is settled, or where nothing was told."""
     import numpy as np
 
     told = [(a, b, share) for a, b, share in log if share is not None]
     if not told:
         return []
-    top = _drawn_tops(told, n, k, seed)
-    if np.sort(top.mean(axis=0))[-k:].min() >= level:
+    top = _drawn_tops(told, n, k, seed).astype(np.float32)  # which counts draws exactly, in half the time
+    if np.sort(top.mean(axis=0, dtype=np.float64))[-k:].min() >= level:
         return []
     # How often one is in the top k without the other, and the other without the one.
-    only = top.T @ (1 - top)
+    both = top.T @ top
+    only = both.diagonal()[:, None] - both
     worth = np.minimum(only, only.T)
     for a, b, _ in log:
         worth[a, b] = 0
@@ -114,12 +120,12 @@ def _next_pairs(log: Sequence[Match], n: int, k: int, level: float, count: int, 
     return chosen[:count]
 
 
-def _drawn_tops(told: Sequence[tuple[int, int, float]], n: int, k: int, seed: int) -> Floats:
-    """Draws from the posterior of all skills: one row a draw, 1 for the k best items, 0 for the others."""
+def _drawn_tops(told: Sequence[tuple[int, int, float]], n: int, k: int, seed: int) -> Flags:
+    """Draws from the posterior of all skills: one row a draw, and who is among the k best."""
     import numpy as np
 
     from llmrank.aggregate.comparisons import Comparisons
-    from llmrank.aggregate.posterior import trueskill
+    from llmrank.aggregate.posterior import tops, trueskill
 
     left, right, share = (np.array(column) for column in zip(*told, strict=True))
     posterior = trueskill(Comparisons(left, right, share))
@@ -130,6 +136,11 @@ def _drawn_tops(told: Sequence[tuple[int, int, float]], n: int, k: int, seed: in
     mean[known] = posterior.value
     covariance[np.ix_(known, known)] = posterior.covariance
     root = np.linalg.cholesky(covariance + 1e-9 * np.eye(n))
-    skills = mean + np.random.default_rng(seed).standard_normal((DRAWS, n)) @ root.T
-    place = np.argsort(np.argsort(-skills, axis=1, kind="stable"), axis=1)
-    return np.asarray(place < k, dtype=np.float64)
+    return tops(mean.astype(np.float32) + _normals(n, seed) @ root.T.astype(np.float32), k)
+
+
+@lru_cache(maxsize=1)  # all rounds share the draws, and so do queries with as many candidates
+def _normals(n: int, seed: int) -> NDArray[np.float32]:
+    import numpy as np
+
+    return np.random.default_rng(seed).standard_normal((DRAWS, n)).astype(np.float32)

@@ -26,7 +26,7 @@ def _inner(name: str) -> Method:
 
 def _around(outer: Method, given: Mapping[str, Any]) -> Method:
     """The method with the template, the needs and the options of the method that it wraps."""
-    inner = _inner(str(given.get("inner", outer.options["inner"].default)))
+    inner = _inner(str(given.get("inner", outer.options["inner"].default))).given(given)
     own = {name: outer.options[name] for name in OWN}
     return replace(
         outer,
@@ -35,8 +35,14 @@ def _around(outer: Method, given: Mapping[str, Any]) -> Method:
         needs=inner.needs,
         shown=lambda n, shuffles, inner, consensus, focus, **options: find(inner).shown(n, **options),
         whole=inner.whole,
+        apart=inner.apart,
         worst=inner.worst,
-        problem=lambda n, shuffles, inner, consensus, focus, **options: find(inner).problem(n, **options),
+        problem=lambda n, query_id, shuffles, inner, consensus, focus, **options: find(inner).problem(
+            n, **options, **({"query_id": query_id} if find(inner).knows_query else {})
+        ),
+        parts=lambda shuffles, inner, consensus, focus, **options: find(inner).parts(**options),
+        brings=inner.brings,
+        fault=lambda shuffles, inner, consensus, focus, **options: find(inner).fault(**options),
         options=own | {name: option for name, option in inner.options.items() if name not in own},
     )
 
@@ -77,6 +83,7 @@ async def permutation_consistency(
     consensus: str = "kemeny",
     focus: bool = False,
     seed: int = 0,
+    query_id: str = "",
     **options: Any,
 ) -> Ranked | list[Item]:
     """Runs `inner` over several orders of its input, all at once, and takes the consensus of the rankings.
@@ -95,7 +102,7 @@ async def permutation_consistency(
 
     async def run(number: int, order: list[int]) -> list[list[int]] | None:
         heard = _InFirstStageOrder(ask, place)
-        ranked = await wrapped.run([items[i] for i in order], heard, values, seed=seed + number)
+        ranked = await wrapped.run([items[i] for i in order], heard, values, seed=seed + number, query_id=query_id)
         ranking = [place[item] for item in ranked.items]
         ranked_to = min(values["k"], len(ranking)) if "k" in values else len(ranking)
         rest = [ranking[ranked_to:]] if ranked_to < len(ranking) else []
@@ -204,7 +211,7 @@ class _InFirstStageOrder(Ask):
     async def answer(self, question: Question) -> Answer:
         items = question.items
         shown = items
-        if question.kind in ("compare", "choose"):
+        if question.kind in ("compare", "choose") and all(item in self._place for item in items):
             shown = tuple(sorted(items, key=self._place.__getitem__))
         answer = await self._inner.answer(question._replace(items=shown))
         self.answers += answer.usable

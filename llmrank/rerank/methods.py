@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, TypeVar, get_args, get_type_hints
+from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType
+from typing import Any, TypeVar
 
 from llmrank.ask.base import Ask, BothOrders, OneOrder, OtherOrderWhereItMatters
 from llmrank.errors import InputError, LlmrankError
+from llmrank.options import Option as Option
+from llmrank.options import given_options, options_of
 from llmrank.questions import Kind
+from llmrank.voice import Part as Part
 
 Item = TypeVar("Item", bound=Hashable)
 Strategy = Callable[..., Coroutine[Any, Any, "Ranked | list[Any]"]]
@@ -20,12 +26,13 @@ Count = int | tuple[int, int]
 """A number of questions or rounds: one number, or the least and the most where it depends on the answers."""
 
 LEAST: dict[str, int] = {"k": 1, "window": 2, "stride": 1, "passes": 1, "children": 1, "repeats": 1, "block_size": 2}
-LEAST |= {"group_size": 1, "shuffles": 1, "pool": 2, "beam": 1, "rounds": 1, "budget": 1, "m": 2, "r": 1}
+LEAST |= {"group_size": 1, "shuffles": 1, "pool": 2, "beam": 1, "rounds": 1, "budget": 1, "m": 2, "r": 1, "samples": 1}
 CLAMPED = ("k", "window", "stride", "block_size", "group_size", "pool")
 FAMILIES = (
     *("listwise", "tournaments", "blocks", "consistency"),
     *("setwise", "pairwise", "sorts", "matches", "active"),
-    "pointwise",
+    *("pointwise", "rubric", "scent", "anchored", "criteria"),
+    "cascade",
 )
 """The modules that hold methods, in the order in which these are listed."""
 
@@ -40,28 +47,8 @@ class Ranked:
     """The method's own score of each item, higher is better; None for an item that has none."""
     score_kind: str | None = None
     """What the scores are: `probability`, `expected-grade`, `wins`, ..."""
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """An option of a method."""
-
-    type: type
-    default: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a method that asks through a template of its own, and of a model of its own where it names one."""
-
-    template: str
-    question: Kind
-    backend: str | Any | None = None
-    """A SPEC, or a backend; None for that of the job."""
-    worst: bool = False
-    needs: tuple[str, ...] = ("text",)
-    shown: int = 1
-    """How many items one of its prompts may show."""
+    spread: list[float | None] | None = None
+    """How far the replies behind each score lie apart, as a standard deviation; None where one alone is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +80,17 @@ class Method:
     """The method as it is with the options given; another where it wraps one that they name."""
     parts: Callable[..., Mapping[str, Part]] = lambda **options: {}
     """Its further parts by the name under which they ask (`Question.by`), given the options."""
+    apart: bool = False
+    """It asks through its parts alone: it has no main template."""
+    brings: tuple[str, ...] = ()
+    """What its main template must show besides query and documents (`given`)."""
+    fault: Callable[..., str | None] = lambda **options: None
+    """What is wrong with the options together, as a sentence; None where nothing is."""
     options: Mapping[str, Option] = field(default_factory=dict)
     draws: bool = False
     """It draws at random, and takes a seed."""
+    knows_query: bool = False
+    """It takes the id of the query whose candidates it ranks, and so does `problem`."""
 
     @property
     def summary(self) -> str:
@@ -103,13 +98,7 @@ class Method:
 
     def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options by name, those given converted and checked. Raises InputError in one sentence."""
-        values = {name: option.default for name, option in self.options.items()}
-        for name, value in given.items():
-            if name not in values:
-                near = difflib.get_close_matches(name, values, n=1)
-                known = f"did you mean {near[0]}?" if near else f"it has {', '.join(values) or 'none'}"
-                raise InputError(f"--option {name}={value}: the method {self.name} has no such option; {known}")
-            values[name] = _converted(name, value, self.options[name].type)
+        values = given_options(self.options, given, f"the method {self.name}")
         for name, value in values.items():
             if name in LEAST and value is not None and value < LEAST[name]:
                 raise InputError(f"--option {name}={value}: it must be at least {LEAST[name]}")
@@ -131,6 +120,8 @@ class Method:
         for name, names in NAMED.items():
             if name in values and values[name] != self.options[name].default and values[name] not in names():
                 raise InputError(f"--option {name}={values[name]}: there are {', '.join(names())}")
+        if told := self.fault(**values):
+            raise InputError(told)
         return values
 
     def clamped(self, values: Mapping[str, Any], n: int) -> dict[str, Any]:
@@ -141,11 +132,15 @@ class Method:
         """The method as it is with these options: where one of them names a method that it wraps, with that one's."""
         return self.around(self, options)
 
-    async def run(self, items: Sequence[Item], ask: Ask, values: Mapping[str, Any], *, seed: int = 0) -> Ranked:
+    async def run(
+        self, items: Sequence[Item], ask: Ask, values: Mapping[str, Any], *, seed: int = 0, query_id: str = ""
+    ) -> Ranked:
         """The ranking of the items. `values` are checked options; `seed` is for methods that draw."""
         keywords = self.clamped(values, len(items))
         if self.draws:
             keywords["seed"] = seed
+        if self.knows_query:
+            keywords["query_id"] = query_id
         result = await self.strategy(items, ask, **keywords)
         ranked = result if isinstance(result, Ranked) else Ranked(list(result))
         same = len(ranked.items) == len(items) and set(map(id, ranked.items)) == set(map(id, items))
@@ -155,7 +150,7 @@ class Method:
 
     def asking(self, ask: Ask, values: Mapping[str, Any]) -> Ask:
         """The ask as the method wants it: comparisons in both orders, unless `swap` is off or `lazy` puts one off."""
-        if self.question != "compare":
+        if self.question != "compare" or self.apart:
             return ask
         if not values.get("swap", True):
             return OneOrder(ask)
@@ -181,7 +176,7 @@ def method(
     name: str | None = None,
     **more: Any,
 ) -> Callable[[Strategy], Strategy]:
-    """Registers a strategy as a method. Its keyword-only parameters are its options, `seed` apart."""
+    """Registers a strategy as a method. Its keyword-only parameters are its options, `seed` and `query_id` apart."""
 
     def register(strategy: Strategy) -> Strategy:
         called = name or getattr(strategy, "__name__", "").replace("_", "-")
@@ -194,8 +189,9 @@ def method(
             calls=calls,
             rounds=rounds,
             formula=formula,
-            options=_options(strategy),
+            options=options_of(strategy),
             draws="seed" in inspect.signature(strategy).parameters,
+            knows_query="query_id" in inspect.signature(strategy).parameters,
             **more,
         )
         return strategy
@@ -204,7 +200,13 @@ def method(
 
 
 def find(name: str) -> Method:
-    """The method of that name; methods of installed packages (entry points `llmrank.methods`) are known too."""
+    """The method of that name; methods of installed packages (entry points `llmrank.methods`) are known too.
+
+    `FILE.py:NAME` is the method of that name, or made of the function of that name, in a file of one's own.
+    """
+    path, sign, wanted = name.rpartition(":")
+    if sign and path.endswith(".py"):
+        return _in_file(path, wanted)
     known = all_methods()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -222,6 +224,38 @@ def all_methods() -> dict[str, Method]:
     return METHODS
 
 
+def _in_file(path: str, wanted: str) -> Method:
+    """The method in a Python file, which is run once."""
+    where = os.path.realpath(path)
+    module = _FILES.get(where)
+    if module is None:
+        if not os.path.isfile(where):
+            raise InputError(f"--method {path}:{wanted}: there is no file {path}")
+        before = dict(METHODS)
+        spec = spec_from_file_location(f"llmrank_method_{os.path.basename(path)[:-3]}", where)
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever a file of somebody's own may raise
+            METHODS.clear()
+            METHODS.update(before)
+            raise InputError(f"--method {path}: the file cannot be run ({type(error).__name__}: {error})") from error
+        _FILES[where] = module
+    strategy = getattr(module, wanted, None)
+    own = {name: known for name, known in METHODS.items() if known.strategy.__module__ == module.__name__}
+    for known in own.values():
+        if known.strategy is strategy or known.name == wanted:
+            return known
+    there = f"there are {', '.join(own)}" if own else "put @method above a strategy"
+    raise InputError(f"--method {path}:{wanted}: the file registers no such method; {there}")
+
+
+_FILES: dict[str, ModuleType] = {}
+"""Files of users' own methods that were run, by their real path."""
+
+
 def between(least: int, most: int) -> Count:
     """The count from its least to its most; one number where they are the same."""
     return least if least == most else (least, most)
@@ -233,47 +267,20 @@ def top_first(items: Sequence[Item], top: Sequence[Item]) -> list[Item]:
     return [*top, *(item for item in items if item not in chosen)]
 
 
-def by_score(items: Sequence[Item], scores: Sequence[float | None], score_kind: str) -> Ranked:
+def by_score(
+    items: Sequence[Item],
+    scores: Sequence[float | None],
+    score_kind: str,
+    spread: Sequence[float | None] | None = None,
+) -> Ranked:
     """The items by falling score, equal ones as they stood; one without a score keeps its place among them."""
     if all(score is None for score in scores):
         return Ranked(list(items))
     best = sorted((i for i, score in enumerate(scores) if score is not None), key=lambda i: -(scores[i] or 0.0))
     scored = iter(best)
     order = [i if score is None else next(scored) for i, score in enumerate(scores)]
-    return Ranked([items[i] for i in order], [scores[i] for i in order], score_kind)
-
-
-def _options(strategy: Strategy) -> dict[str, Option]:
-    hints = get_type_hints(strategy)
-    parameters = inspect.signature(strategy).parameters.values()
-    return {
-        p.name: Option(_plain(hints.get(p.name, str)), p.default)
-        for p in parameters
-        if p.kind is p.KEYWORD_ONLY and p.name != "seed"
-    }
-
-
-def _plain(hint: Any) -> type:
-    """The type of an option that may also be left open: `int` of `int | None`."""
-    known: list[type] = [arg for arg in get_args(hint) if arg is not type(None)]
-    return known[0] if known else hint
-
-
-def _converted(name: str, value: Any, wanted: type) -> Any:
-    if not isinstance(value, str):
-        if isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
-            return value
-        if wanted is float and isinstance(value, int):
-            return float(value)
-        raise InputError(f"--option {name}={value}: it must be {_WORDS.get(wanted, wanted.__name__)}")
-    try:
-        return _SWITCH[value.lower()] if wanted is bool else wanted(value)
-    except (ValueError, KeyError):
-        raise InputError(f"--option {name}={value}: it must be {_WORDS.get(wanted, wanted.__name__)}") from None
-
-
-_SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
-_WORDS = {int: "a whole number", float: "a number", bool: "on or off", str: "a word"}
+    spreads = None if spread is None else [spread[i] for i in order]
+    return Ranked([items[i] for i in order], [scores[i] for i in order], score_kind, spreads)
 
 
 def _aggregates() -> Iterable[str]:

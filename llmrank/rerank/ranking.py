@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from llmrank.data.types import Document, Query
+from llmrank.questions import Answer, Question
+
+if TYPE_CHECKING:
+    from llmrank.rerank.beliefs import Belief
 
 RankStatus = Literal["reranked", "unchanged", "partial", "failed"]
 
@@ -35,6 +39,8 @@ class Row:
     calls: int = 0
     rounds: int = 0
     cut: int = 0
+    kept_out: int = 0
+    """Training queries that no prompt shows as examples: they are the query itself, or share a document with it."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = None
@@ -44,6 +50,8 @@ class Row:
     """How often each kind of repair was made."""
     reasons: dict[str, int] = field(default_factory=dict)
     """How often a question failed for each reason."""
+    parts: dict[str, int] = field(default_factory=dict)
+    """Calls of each part of the method, such as the stages of a cascade, where it has several."""
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,6 +64,10 @@ class Ranking:
     query: Query
     hits: tuple[Hit, ...]
     row: Row
+    answers: Mapping[Question, Answer] = field(default_factory=dict, repr=False, compare=False)
+    """Every question with its answer, where the reranker was told to keep them."""
+    spread: tuple[float | None, ...] | None = None
+    """For each hit how far the replies behind its score lie apart, where the method knows it."""
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -70,6 +82,18 @@ class Ranking:
     def ids(self) -> list[str]:
         """Document ids, best first."""
         return [hit.document.id for hit in self.hits]
+
+    def beliefs(self, k: int = 10, seed: int = 0) -> dict[str, Belief]:
+        """By document id: a strength with its interval, and the probability of being among the k best.
+
+        From the comparisons that were asked, whatever the method; needs `Reranker(..., keep_answers=True)`. Documents
+        that were not asked about are left out.
+        """
+        from llmrank.rerank.beliefs import beliefs  # which takes scipy
+
+        asked = {item for question in self.answers for item in question.items}
+        items = [hit.document for hit in self.hits if hit.document in asked]
+        return {item.id: belief for item, belief in beliefs(items, self.answers, k, seed).items()}  # type: ignore[attr-defined]
 
     @property
     def scores(self) -> list[float | None] | None:
@@ -123,6 +147,7 @@ SUMMED = (
     "calls",
     "rounds",
     "cut",
+    "kept_out",
     "prompt_tokens",
     "completion_tokens",
 )
