@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +41,14 @@ class Labels:
     """Judges x true class x given class, where the method estimates it."""
     difficulty: Floats | None = None
     """Of each item, where the method estimates it: above 0, larger is harder."""
+    tied: NDArray[np.bool_] | None = None
+    """Of each item, for votes: whether several labels share the most of them."""
 
 
-def majority(table: Table, weight: Sequence[float] | None = None, strict: bool = False) -> Labels:
-    """The label with the most votes; None where several share the most.
+def majority(
+    table: Table, weight: Sequence[float] | None = None, strict: bool = False, ties: Literal["none", "lower"] = "none"
+) -> Labels:
+    """The label with the most votes; where several share the most None, or with `ties="lower"` the lowest of them.
 
     `weight` has one number a judge, for weighted votes. `strict` asks for more than half of an item's votes, else the
     item abstains (None). A judge without a label for an item does not vote on it.
@@ -56,16 +60,19 @@ def majority(table: Table, weight: Sequence[float] | None = None, strict: bool =
     votes = _votes(coded, weights)
     total = votes.sum(axis=1)
     most = votes.max(axis=1, initial=0.0)
-    clear = (total > 0) & ((votes >= most[:, None] - 1e-12).sum(axis=1) == 1)
+    tied = (total > 0) & ((votes >= most[:, None] - 1e-12).sum(axis=1) > 1)
+    clear = (total > 0) & ~(tied & (ties == "none"))
     if strict:
         clear &= most > total / 2 + 1e-12
     share = _shares(votes)
-    best = share.argmax(axis=1) if coded.classes else np.zeros(coded.items, dtype=np.int64)
+    # The first of those that share the most, which is the lowest: weights may differ in their last digit.
+    best = (votes >= most[:, None] - 1e-12).argmax(axis=1) if coded.classes else np.zeros(coded.items, dtype=np.int64)
     label = tuple(coded.classes[c] if ok else None for c, ok in zip(best, clear, strict=True))
     undecided = int((~clear & (total > 0)).sum())
-    tied = f"{undecided} items have no {'strict ' if strict else ''}majority and no label." if undecided else ""
+    told = f"{undecided} items have no {'strict ' if strict else ''}majority and no label." if undecided else ""
     confidence = share.max(axis=1, initial=0.0) * (total > 0)
-    return Labels("majority", label, coded.classes, share, confidence, coded.n, sentence(_empty(coded), tied))
+    note = sentence(_empty(coded), told)
+    return Labels("majority", label, coded.classes, share, confidence, coded.n, note, tied=tied)
 
 
 def mean_label(table: Table) -> Labels:
@@ -192,6 +199,11 @@ class _Coded:
 
 
 def _coded(table: Table) -> _Coded:
+    if isinstance(table, np.ndarray) and table.ndim == 2 and table.dtype.kind == "f":  # all at once, in little memory
+        item, judge = np.nonzero(~np.isnan(table))
+        found, label = np.unique(table[item, judge], return_inverse=True)
+        items, judges = table.shape
+        return _Coded(items, judges, tuple(found.tolist()), item, judge, label.reshape(-1).astype(np.int64))
     listed = [list(row) for row in (table.tolist() if isinstance(table, np.ndarray) else table)]
     judges = len(listed[0]) if listed else 0
     for i, row in enumerate(listed):
@@ -252,7 +264,7 @@ def _numeric(method: str, table: Table, middle: Any) -> Labels:
     return Labels(method, tuple(label), coded.classes, None, error, coded.n, sentence(_empty(coded)))
 
 
-def _believed(method: str, coded: _Coded, belief: Floats, held: NDArray[np.bool_], **more: Floats) -> Labels:
+def _believed(method: str, coded: _Coded, belief: Floats, held: NDArray[np.bool_], **more: Any) -> Labels:
     """The likeliest class of each item that has labels."""
     best = belief.argmax(axis=1)
     label = tuple(coded.classes[c] if ok else None for c, ok in zip(best, held, strict=True))

@@ -19,6 +19,11 @@ JOBS = (
     ("setwise-heapsort", JUDGE),
     ("sliding-window", JUDGE),
 )
+NOTE = (
+    "The lexical judge counts shared words. The nano judge is a language model of 1.7 million parameters that ships "
+    "with llmrank: for trying things out, below BM25 as a ranker. The simulated judge knows the grades and errs (noise "
+    "0.15, one reply in fifty unreadable), as a large model might. Intervals: Student's t over the 12 queries."
+)
 
 
 def demo(
@@ -61,7 +66,8 @@ def demo(
 def _rerank(method: str, judge: str, output: str) -> RowTotals:
     from llmrank import demo as collection
     from llmrank.data.inputs import RerankInputs
-    from llmrank.rerank.job import Outputs, run_job
+    from llmrank.jobs.outputs import Outputs
+    from llmrank.rerank.job import run_job
     from llmrank.rerank.reranker import Reranker
 
     reranker = Reranker(method, backend=judge, ledger="none")
@@ -84,10 +90,6 @@ def _print(rows: list[dict[str, Any]], keep: str | None) -> None:
     console = Console()
     console.print("12 queries, 20 passages each, written for llmrank; grades 0 to 3.", style="dim")
     console.print(table)
-    console.print(
-        "The simulated judge knows the grades and errs (noise 0.15, one reply in fifty unreadable), so that the whole "
-        "path runs without a model; the lexical judge counts shared words. Intervals: Student's t over the 12 queries.",
-        style="dim",
-    )
+    console.print(NOTE, style="dim")
     if keep:
         console.print(f"The runs are in {keep}.", style="dim")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import types
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -16,22 +17,54 @@ from llmrank.errors import InputError
 Command = Callable[..., Any]
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "What is reranked": ("queries", "corpus", "run", "requests", "depth"),
-    "Method": ("method", "option", "template", "samples", "seed"),
+    "Input": (
+        "queries",
+        "items",
+        "corpus",
+        "run",
+        "requests",
+        "depth",
+        "pairs",
+        "pool_depth",
+        "qrels",
+        "holes_only",
+        "sample",
+    )
+    + ("strata", "swap"),
+    "Method": ("method", "option", "template", "template_variable", "samples", "seed"),
+    "Judging": ("on_failure", "judge", "panel", "escalate", "exam", "pass_mark"),
+    "Examples": ("examples", "shots", "select"),
     "Model": (
         "backend",
         "base_url",
         "model_id",
+        "engine_option",
         "temperature",
         "context",
         "passage_tokens",
+        "passages",
+        "passage_words",
+        "passage_count",
         "max_completion_tokens",
     ),
-    "Replies": ("ledger", "concurrency", "rpm", "tpm", "timeout", "retries", "retry_format", "retry_failed")
+    "Replies": (
+        "ledger",
+        "concurrency",
+        "adaptive",
+        "hedge",
+        "rpm",
+        "tpm",
+        "timeout",
+        "retries",
+        "retry_format",
+        "retry_failed",
+    )
     + ("max_failure_rate",),
     "Budget": ("max_calls", "max_tokens", "max_cost", "price", "deadline"),
 }
 """Where a flag stands in the help."""
+STRUCTURED = ("stages",)
+"""Options of a method that a file of flags may hold as they are, with structure."""
 SECTION = {name: section for section, names in SECTIONS.items() for name in names}
 
 
@@ -143,13 +176,16 @@ def _read_config(context: typer.Context, path: str | None) -> Any:
     defaults: dict[str, Any] = {}
     lists: dict[str, list[str]] = {}
     for key, value in _mapping(path).items():
+        if key in STRUCTURED:
+            lists.setdefault("option", []).append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+            continue
         flag: Any = flag_of.get(str(key).replace("-", "_"))
         if flag is None:
             raise InputError(f"--config {path}: {key} is no flag of this command")
         if value is None:
             continue
         if getattr(flag, "multiple", False):
-            lists[flag.name] = _many(value)
+            lists[flag.name] = _many(value) + lists.get(flag.name, [])
         else:
             defaults[flag.name] = _one(path, key, value, getattr(flag, "is_flag", False))
     context.default_map = {**(context.default_map or {}), **defaults}
@@ -185,5 +221,11 @@ def _one(path: str, key: Any, value: Any, is_switch: bool) -> Any:
 
 def _many(value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [f"{key}={'on' if item is True else 'off' if item is False else item}" for key, item in value.items()]
+        return [f"{key}={_text(item)}" for key, item in value.items()]
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    return "on" if value is True else "off" if value is False else str(value)

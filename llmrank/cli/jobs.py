@@ -13,6 +13,7 @@ from llmrank.errors import InputError
 if TYPE_CHECKING:
     from llmrank.data.inputs import RerankInputs
     from llmrank.rerank.reranker import Reranker
+    from llmrank.templates import Template
 
 
 def _file(text: str) -> Any:
@@ -36,9 +37,16 @@ class RerankFlags(BaseModel):
     ] = None
     method: Annotated[str, Field(description="`llmrank methods` lists them.")] = "sliding-window"
     template: Annotated[str | None, Field(description="Name or path; else the method's own.")] = None
+    template_variable: Annotated[
+        list[str],
+        Field(description="A variable of the template's own.", json_schema_extra={"metavar": "KEY=VALUE"}),
+    ] = []
     option: Annotated[
         list[str], Field(description="Option of the method.", json_schema_extra={"metavar": "KEY=VALUE"})
     ] = []
+    constrain: Annotated[
+        bool, Field(description="Hold replies to what was asked for, where the backend can: nothing fails to parse.")
+    ] = False
     depth: Annotated[int, Field(ge=0, description="How many of a query's first documents are reranked.")] = 100
 
 
@@ -63,18 +71,39 @@ def rerank_flags(given: dict[str, Any]) -> RerankFlags:
     return flags
 
 
-def make_reranker(flags: RerankFlags, settings: dict[str, Any]) -> Reranker:
+def make_reranker(flags: RerankFlags, settings: dict[str, Any], *, keep_answers: bool = False) -> Reranker:
     from llmrank.rerank.reranker import Reranker
     from llmrank.settings import Settings
 
     return Reranker(
         flags.method,
         backend=flags.backend or "",
-        template=flags.template,
+        template=_template(flags),
         options=key_values(flags.option, "--option"),
         depth=flags.depth,
+        keep_answers=keep_answers,
+        constrain=flags.constrain,
         settings=Settings.of(**settings),
     )
+
+
+def variables(texts: list[str], flag: str = "--template-variable") -> dict[str, str]:
+    """KEY=VALUE texts as a template's variables; unlike an option's, a value keeps its spaces and line breaks."""
+    pairs = [(text, *text.partition("=")) for text in texts]
+    if bare := [text for text, key, sign, _ in pairs if not (key and sign)]:
+        raise InputError(f"{flag} {bare[0]}: write it as KEY=VALUE")
+    return {key.strip().replace("-", "_"): value for _, key, _, value in pairs}
+
+
+def _template(flags: RerankFlags) -> Template | str | None:
+    """The template that was named, or the method's own, with its variables as given."""
+    if not flags.template_variable:
+        return flags.template
+    from llmrank.rerank.methods import find
+    from llmrank.templates import load
+
+    own = find(flags.method).given(key_values(flags.option, "--option")).template
+    return load(flags.template or own, variables(flags.template_variable))
 
 
 def open_inputs(flags: RerankFlags) -> AbstractContextManager[RerankInputs]:

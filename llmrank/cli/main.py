@@ -18,10 +18,17 @@ from llmrank.errors import LlmrankError
 
 COMMANDS: dict[str, Entry | Entries] = {
     "rerank": Entry("Rerank a run with a large language model.", "llmrank.cli.rerank:rerank"),
+    "judge": Entry("Judge relevance with a large language model, and write qrels.", "llmrank.cli.judge:judge"),
+    "compare": Entry("Compare items two by two with a large language model.", "llmrank.cli.compare:compare"),
     "plan": Entries(
         "Say what a job will cost, before anything is sent.",
         "llmrank plan rerank --requests requests.jsonl --backend openai:gpt-4o-mini",
-        {"rerank": Entry("Price a reranking job: the flags are those of `llmrank rerank`.", "llmrank.cli.plan:rerank")},
+        {
+            "rerank": Entry(
+                "Price a reranking job: its flags are those of `llmrank rerank`.", "llmrank.cli.plan:rerank"
+            ),
+            "judge": Entry("Price a judging job: its flags are those of `llmrank judge`.", "llmrank.cli.plan:judge"),
+        },
     ),
     "evaluate": Entry(
         "Measure runs against judgments, with intervals, and test them against a baseline.",
@@ -35,6 +42,14 @@ COMMANDS: dict[str, Entry | Entries] = {
     "agree": Entry(
         "Measure how far judges agree with the truth, each figure with its n and a 95% interval.",
         "llmrank.cli.agree:agree",
+    ),
+    "backends": Entries(
+        "List the backends, and check what one of them can answer.",
+        "llmrank backends list",
+        {
+            "list": Entry("List the backends that a SPEC can name.", "llmrank.cli.backends:list_"),
+            "check": Entry("Ask a backend what it can answer, and tell what is missing.", "llmrank.cli.backends:check"),
+        },
     ),
     "methods": Entry("List the reranking methods: what each asks, needs and costs.", "llmrank.cli.methods:methods"),
     "prompts": Entries(

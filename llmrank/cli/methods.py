@@ -12,14 +12,19 @@ if TYPE_CHECKING:
     from llmrank.rerank.methods import Method
 
 
-def methods(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+def methods(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Only these; FILE.py:NAME for one of your own.", metavar="NAME...")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
     """List the reranking methods: what each asks, needs and costs.
 
-    Example: llmrank methods
+    Example: llmrank methods heapsort my_methods.py:mine
     """
-    from llmrank.rerank.methods import all_methods
+    from llmrank.rerank.methods import all_methods, find
 
-    known = all_methods().values()
+    known = [find(name) for name in names] if names else list(all_methods().values())
     if as_json:
         print(json.dumps({"methods": [_record(method) for method in known]}))
         return

@@ -11,10 +11,13 @@ import typer
 
 from llmrank.cli.flags import flags, split
 from llmrank.cli.jobs import RerankFlags, check_sizes, make_reranker, open_inputs, rerank_flags
+from llmrank.cli.judge import JudgeFlags
 from llmrank.errors import InputError
 from llmrank.settings import Settings
 
 if TYPE_CHECKING:
+    from llmrank.judge.judge import Labeller
+    from llmrank.llm.ledger import Ledger
     from llmrank.plan import Estimate, Plan
     from llmrank.rerank.reranker import Reranker
 
@@ -29,36 +32,88 @@ def rerank(
     output: Annotated[str | None, typer.Option(hidden=True)] = None,
     report: Annotated[str | None, typer.Option(hidden=True)] = None,
     manifest: Annotated[str | None, typer.Option(hidden=True)] = None,
+    teacher: Annotated[str | None, typer.Option(hidden=True)] = None,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", hidden=True)] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", hidden=True)] = False,
     **given: Any,
 ) -> None:
     """Price a reranking job: the flags are those of `llmrank rerank`.
 
     First attempts against an empty ledger; with --ledger given, what it holds is subtracted. One number where the
-    answers do not matter; else a range, with the mean of 20 simulated runs. --output, --report, --manifest and --quiet
-    are taken and not used, so that a command line can be priced as it stands.
+    answers do not matter; else a range, with the mean of 20 simulated runs. --output, --report, --manifest, --teacher,
+    --uncertainty and --quiet are taken and not used, so that a command line can be priced as it stands.
 
     Example: llmrank plan rerank --queries topics.tsv --corpus passages.jsonl --run bm25.trec
     --backend openai:gpt-4o-mini --price 0.15,0.6
     """
-    from llmrank.llm.ledger import Ledger
     from llmrank.plan import plan
 
-    if not 0 <= latency < math.inf:
-        raise InputError(f"--latency {latency:g}: it must be a number of seconds, not below 0")
+    _check_latency(latency)
     ours, settings = split(given, RerankFlags, Settings)
     job = rerank_flags(ours)
     reranker = make_reranker(job, settings)
-    named = settings.get("ledger")
-    ledger = Ledger(named, read_only=True) if named not in (None, "none") and Path(named).exists() else None
+    ledger = _named_ledger(settings)
     with open_inputs(job) as inputs:
         check_sizes(reranker, inputs)
         planned = plan(reranker, inputs, ledger=ledger, latency=latency)
-    print(json.dumps(planned.json())) if as_json else _print(planned, reranker, latency)
+    title = f"{reranker.method.name} over {planned.queries} queries, template {reranker.template.name}"
+    print(json.dumps(planned.json())) if as_json else _print(planned, reranker, latency, title)
 
 
-def _print(planned: Plan, reranker: Reranker, latency: float) -> None:
-    print(f"{reranker.method.name} over {planned.queries} queries, template {reranker.template.name}")
+@flags(JudgeFlags, Settings)
+def judge(
+    *,
+    latency: Annotated[
+        float, typer.Option(help="Seconds that one call takes.", metavar="S", rich_help_panel="Output")
+    ] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel="Output")] = False,
+    output: Annotated[str | None, typer.Option(hidden=True)] = None,
+    judgments: Annotated[str | None, typer.Option(hidden=True)] = None,
+    report: Annotated[str | None, typer.Option(hidden=True)] = None,
+    manifest: Annotated[str | None, typer.Option(hidden=True)] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", hidden=True)] = False,
+    **given: Any,
+) -> None:
+    """Price a judging job: the flags are those of `llmrank judge`.
+
+    First attempts against an empty ledger; with --ledger given, what it holds is subtracted. One number where the
+    answers do not matter, else a range. An exam is not counted. --output, --judgments, --report, --manifest and
+    --quiet are taken and not used, so that a command line can be priced as it stands.
+
+    Example: llmrank plan judge --queries topics.tsv --corpus passages.jsonl --run bm25.trec --pool-depth 10
+    --backend openai:gpt-4o-mini --price 0.15,0.6
+    """
+    from llmrank.cli.judge import judge_flags, make_labeller
+    from llmrank.cli.judge import open_inputs as open_pairs
+    from llmrank.plan import plan_judging
+
+    _check_latency(latency)
+    ours, settings = split(given, JudgeFlags, Settings)
+    job = judge_flags(ours)
+    labeller = make_labeller(job, settings)
+    with open_pairs(job, settings, labeller) as inputs:
+        planned = plan_judging(labeller, inputs, ledger=_named_ledger(settings), latency=latency)
+        pairs = len(inputs)
+    names = ", ".join(dict.fromkeys(grader.name for grader in labeller.graders.values()))
+    title = f"judging {pairs} pairs of {planned.queries} queries with {names}"
+    print(json.dumps(planned.json() | {"pairs": pairs})) if as_json else _print(planned, labeller, latency, title)
+
+
+def _check_latency(latency: float) -> None:
+    if not 0 <= latency < math.inf:
+        raise InputError(f"--latency {latency:g}: it must be a number of seconds, not below 0")
+
+
+def _named_ledger(settings: dict[str, Any]) -> Ledger | None:
+    """The ledger that was named, where it is there: what it holds takes no call."""
+    from llmrank.llm.ledger import Ledger
+
+    named = settings.get("ledger")
+    return Ledger(named, read_only=True) if named not in (None, "none") and Path(named).exists() else None
+
+
+def _print(planned: Plan, job: Reranker | Labeller, latency: float, title: str) -> None:
+    print(title)
     lines: list[tuple[str, Estimate]] = [
         ("calls", planned.calls),
         ("rounds", planned.rounds),
@@ -74,7 +129,7 @@ def _print(planned: Plan, reranker: Reranker, latency: float) -> None:
         print(f"  {'from the ledger:':18} {planned.reused:,} answers")
     if planned.does_not_fit:
         print(f"  {'do not fit:':18} {planned.does_not_fit:,} questions; they will fail without a call")
-    print(f"Seconds at {latency:g} s a call and {reranker.settings.concurrency} calls at once (--latency).")
+    print(f"Seconds at {latency:g} s a call and {job.settings.concurrency} calls at once (--latency).")
     note = f"{planned.note[:1].upper()}{planned.note[1:]}"
     print(f"{note}{'.' if planned.cost is not None else '; give --price IN,OUT for the cost.'}")
 

@@ -12,7 +12,6 @@ from llmrank.cli.commands import say
 if TYPE_CHECKING:
     from llmrank.data.inputs import RerankInputs
     from llmrank.llm.client import Totals
-    from llmrank.rerank.job import JobResult
     from llmrank.rerank.reranker import Reranker
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -21,11 +20,12 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """What is done of a job, with rate, cost so far and time left.
 
-    The bar goes by questions, since queries are worked on side by side and end together.
+    The bar goes by questions, since queries are worked on side by side and end together. `what` is counted: the name
+    under which the totals of the job hold how many are done.
     """
 
-    def __init__(self, queries: int, questions: float, quiet: bool) -> None:
-        self.total, self.done = queries, 0
+    def __init__(self, total: int, questions: float, quiet: bool, what: str = "queries") -> None:
+        self.total, self.done, self.what = total, 0, what
         self._questions = max(1.0, questions)
         self._quiet = quiet
         self._started = self._last_line = time.monotonic()
@@ -40,7 +40,7 @@ class Progress:
             columns = (BarColumn(bar_width=16), TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True))
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
-            self._bar.add_task("", total=self._questions, note=f"0/{self.total} queries")
+            self._bar.add_task("", total=self._questions, note=f"0/{self.total} {self.what}")
         return self
 
     def __exit__(
@@ -49,8 +49,8 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, result: JobResult, spent: Totals) -> None:
-        self.done = result.totals.queries
+    def update(self, result: Any, spent: Totals) -> None:
+        self.done = getattr(result.totals, self.what)
         if self._quiet:
             return
         answered = min(self._questions, spent.calls + spent.reused)
@@ -67,7 +67,7 @@ class Progress:
         rate = spent.calls / max(1e-9, time.monotonic() - self._started)
         reused = f", {spent.reused} reused" if spent.reused else ""
         cost = "" if spent.cost is None else f", {spent.cost:.4f} USD"
-        return f"{self.done}/{self.total} queries, {spent.calls} calls, {rate:.1f}/s{reused}{cost}"
+        return f"{self.done}/{self.total} {self.what}, {spent.calls} calls, {rate:.1f}/s{reused}{cost}"
 
 
 def expected_questions(reranker: Reranker, inputs: RerankInputs) -> float:
@@ -76,4 +76,4 @@ def expected_questions(reranker: Reranker, inputs: RerankInputs) -> float:
     for n, queries in inputs.sizes.items():
         calls, _ = reranker.method.expected(n, reranker.options)
         total += queries * (calls if isinstance(calls, int) else sum(calls) / 2)
-    return total * reranker.settings.samples
+    return total * reranker.samples

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmrank.cli.commands import Interrupted, say
+from llmrank.cli.commands import say
+from llmrank.cli.ending import tell_origins, telling_how_to_go_on
 from llmrank.cli.flags import flags, split
 from llmrank.cli.jobs import RerankFlags, check_sizes, make_reranker, open_inputs, rerank_flags
 from llmrank.cli.progress import Progress, expected_questions
-from llmrank.errors import InputError, LlmrankError
+from llmrank.errors import InputError
 from llmrank.settings import Settings
 
 if TYPE_CHECKING:
-    from llmrank.rerank.job import JobResult, Outputs
+    from llmrank.jobs.outputs import Outputs
+    from llmrank.rerank.job import JobResult
     from llmrank.rerank.reranker import Reranker
 
 
@@ -37,6 +38,22 @@ def rerank(
         str | None,
         typer.Option(help="Everything needed to repeat the job.", metavar="OUT.json", rich_help_panel="Output"),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Order, scores and asked pairs of each query, to train a student from.",
+            metavar="OUT.jsonl",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--uncertainty",
+            help="In the report each document's strength with its interval, and P(top k).",
+            rich_help_panel="Output",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the totals as one JSON object.", rich_help_panel="Output")
     ] = False,
@@ -56,25 +73,24 @@ def rerank(
     Example: llmrank rerank --queries topics.tsv --corpus passages.jsonl --run bm25.trec
     --backend openai:gpt-4o-mini --output better.trec
     """
-    from llmrank.rerank.job import Outputs
+    from llmrank.jobs.outputs import Outputs
 
     ours, settings = split(given, RerankFlags, Settings)
     job = rerank_flags(ours)
-    outputs = Outputs(output, report, manifest)
+    outputs = Outputs(output, report, manifest, teacher)
     outputs.check()
-    if as_json and (taken := [flag for flag, path in zip(FILE_FLAGS, outputs, strict=True) if path == "-"]):
-        raise InputError(f"--json and {taken[0]} -: both would write to standard output; name a file for one")
-    reranker = make_reranker(job, settings)
-    result = _run(job, reranker, outputs, quiet)
+    if uncertainty and report is None:
+        raise InputError("--uncertainty tells of each document in the report; name one with --report OUT.json")
+    if as_json:
+        outputs.leave_stdout()
+    reranker = make_reranker(job, settings, keep_answers=uncertainty or teacher is not None)
+    result = _run(job, reranker, outputs, uncertainty, quiet)
     if as_json:
         print(json.dumps(result.json() | {"output": output}))
     return _conclude(result, reranker, output, quiet)
 
 
-FILE_FLAGS = ("--output", "--report", "--manifest")
-
-
-def _run(job: RerankFlags, reranker: Reranker, outputs: Outputs, quiet: bool) -> JobResult:
+def _run(job: RerankFlags, reranker: Reranker, outputs: Outputs, uncertainty: bool, quiet: bool) -> JobResult:
     from llmrank.rerank.job import run_job
     from llmrank.rerank.manifest import describe
 
@@ -85,17 +101,15 @@ def _run(job: RerankFlags, reranker: Reranker, outputs: Outputs, quiet: bool) ->
             files = (job.queries, job.corpus, job.run, job.requests)
             described = describe(reranker, job.model_dump(), [path for path in files if path is not None])
         progress = Progress(len(inputs), expected_questions(reranker, inputs), quiet)
-        try:
-            with progress:
-                return run_job(reranker, inputs, outputs, manifest=described, on_progress=progress.update)
-        except KeyboardInterrupt:
-            raise Interrupted(f"interrupted; {_go_on(outputs, progress, reranker)}") from None
-        except LlmrankError as error:
-            if error.exit_code == InputError.exit_code:
-                raise
-            refused = "the backend refused: " if error.exit_code == 5 else ""
-            error.args = (f"{refused}{error}; put that right, then {_go_on(outputs, progress, reranker)}",)
-            raise
+        with telling_how_to_go_on(outputs, progress, reranker.settings):
+            return run_job(
+                reranker,
+                inputs,
+                outputs,
+                manifest=described,
+                uncertainty=uncertainty,
+                on_progress=progress.update,
+            )
 
 
 def _conclude(result: JobResult, reranker: Reranker, output: str, quiet: bool) -> int:
@@ -103,10 +117,17 @@ def _conclude(result: JobResult, reranker: Reranker, output: str, quiet: bool) -
     place = "standard output" if output == "-" else output
     if not quiet:
         say(_summary(result, place))
-        for origin in sorted(result.other_origins):
+        tell_origins(result.other_origins)
+        late = totals.statuses["partial"] if result.ended_by is None else 0
+        if late:
             say(
-                f"note: replies found in the ledger came from {origin or 'elsewhere'} under the same model name, and "
-                "were used; tell models apart with --model-id"
+                f"note: --deadline {reranker.settings.deadline:g} ended {late} of {totals.queries} queries early; they "
+                "have the best order so far"
+            )
+        if kept_out := totals.sums["kept_out"]:
+            say(
+                f"note: {kept_out} times an example was kept out of a prompt, since it is the query itself or shares a "
+                "document with it"
             )
     code, told = 0, []
     if totals.failure_rate > limit:
@@ -137,11 +158,3 @@ def _summary(result: JobResult, place: str) -> str:
         f"{sums['failed']} failed; {sums['calls']} calls, {sums['reused']} answers reused, "
         f"{sums['prompt_tokens']} + {sums['completion_tokens']} tokens{cost} -> {place}"
     )
-
-
-def _go_on(outputs: Outputs, progress: Progress, reranker: Reranker) -> str:
-    """How to go on after a job that broke off."""
-    ledger = reranker.settings.ledger_path
-    kept = f"the replies so far are kept in {ledger}" if ledger else "no ledger is kept, so all is asked again"
-    where = f", in {outputs.partial}" if outputs.partial and os.path.exists(outputs.partial) else ""
-    return f"run the same command to go on: {progress.done} of {progress.total} queries are done{where}, and {kept}"

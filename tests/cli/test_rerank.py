@@ -626,11 +626,11 @@ class TestConfig:
         (folder / "job.yaml").write_text(yaml.safe_dump(values))
         assert llmrank("rerank", "--config", "job.yaml", "--manifest", "m.json") == (0, "", "")
         manifest = json.loads((folder / "m.json").read_text())
-        assert (manifest["method"], manifest["options"]) == ("heapsort", {"k": 3, "swap": False})
+        assert (manifest["method"], manifest["options"]) == ("heapsort", {"k": 3, "swap": False, "lazy": False})
         assert (manifest["config"]["depth"], manifest["config"]["max_calls"]) == (5, 100)
         llmrank("rerank", "--config", "job.yaml", "--manifest", "m.json", "--depth", "6", "--option", "k=2")
         manifest = json.loads((folder / "m.json").read_text())
-        assert manifest["options"] == {"k": 2, "swap": False}
+        assert manifest["options"] == {"k": 2, "swap": False, "lazy": False}
         assert manifest["config"]["depth"] == 6
 
     @pytest.mark.parametrize("text", ["option: [stride=5, window=17]", "option: {window: 17}", "option: window=17"])

@@ -1,0 +1,115 @@
+"""`llmrank trace`: how generated answers stand to the passages that they were written from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from pydantic import BaseModel, Field
+
+from llmrank.cli.ending import telling_how_to_go_on
+from llmrank.cli.flags import flags, split
+from llmrank.cli.progress import Progress
+from llmrank.cli.talks import (
+    BACKEND,
+    AsJson,
+    Manifest,
+    Quiet,
+    cells,
+    checked,
+    conclude,
+    counting,
+    file_of,
+    print_table,
+)
+from llmrank.settings import Settings
+
+if TYPE_CHECKING:
+    from llmrank.agree.results import Figure
+    from llmrank.judge.rag import Trace, Traced
+
+
+class TraceFlags(BaseModel):
+    """The flags that say what is examined, and how."""
+
+    answers: Annotated[str | None, file_of("JSONL of query_id, question, passages, response, maybe item_id.")] = None
+    backend: Annotated[str | None, file_of(BACKEND, "SPEC")] = None
+    template: Annotated[str, Field(description="Template that names sentences: a name or a path.")] = "rag/sentences"
+    unit: Annotated[
+        Literal["sentences", "characters"],
+        file_of("How long a sentence is: 1, or its characters.", "sentences|characters"),
+    ] = "sentences"
+
+
+@flags(TraceFlags, Settings)
+def trace(
+    *,
+    output: Annotated[
+        str,
+        typer.Option(help="Every answer with its figures and reply.", metavar="OUT.jsonl", rich_help_panel="Output"),
+    ],
+    manifest: Manifest = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    **given: Any,
+) -> int:
+    """Measure generated answers against their passages: relevance, utilisation, completeness, adherence (TRACe).
+
+    A model names the sentences of the passages that bear on the question and those that the answer used, and the
+    sentences of the answer that the passages support. A figure that a reply does not tell is null, never 0. Means are
+    over the answers that have the figure, questions drawn again for the 95% interval.
+
+    Exit codes: 0 done; 2 bad usage or bad input; 3 too many questions failed; 4 a budget ended the job; 5 the backend
+    refused; 130 interrupted. After 5 and 130 what is done is in OUT.partial, and the same command goes on from there.
+
+    Example: llmrank trace --answers answers.jsonl --backend openai:gpt-4o-mini --output traced.jsonl
+    """
+    from llmrank.agree.resampling import Resampling
+    from llmrank.data.files import spooled
+    from llmrank.judge.rag import Tracer, iter_answers, trace_figures
+    from llmrank.judge.talk import Files, ask_all, describe, rows_text
+
+    ours, settings = split(given, TraceFlags, Settings)
+    job = checked(TraceFlags, ours, ("answers", "backend"))
+    assert job.answers is not None
+    assert job.backend is not None
+    files = Files.of(output, manifest)
+    if as_json:
+        files.leave_stdout()
+    tracer = Tracer(backend=job.backend, template=job.template, unit=job.unit, **settings)
+    statuses: Counter[str] = Counter()
+    traces: list[tuple[str, Trace]] = []
+
+    def take(traced: Traced) -> str:
+        statuses[traced.status] += 1
+        if traced.trace is not None:
+            traces.append((traced.answer.id, traced.trace))
+        return "" if traced.status == "unasked" else rows_text([traced.row()])
+
+    with spooled(job.answers) as source:
+        total = sum(1 for _ in iter_answers(source))
+        described = describe(tracer, job.model_dump(), [job.answers])
+        progress = Progress(total, total, quiet, "answers")
+        with telling_how_to_go_on(files, progress, tracer.settings):
+            end, lines = ask_all(tracer, iter_answers(source), files, take, counting(progress))
+            files.finish(lines)
+            files.write_manifest(described)
+    figures = trace_figures(traces, Resampling(seed=tracer.settings.seed))
+    failed = statuses["failed"]
+    if as_json:
+        told = {"answers": total, "failed_answers": failed, "unit": job.unit}
+        told["figures"] = {name: figure.json() for name, figure in figures.items()}
+        print(json.dumps({**told, **end.json(), "output": output}))
+    elif not quiet and output != "-":
+        _print(figures)
+    lost = f"{failed} answers in it have no figures"
+    summary = f"{total} answers: {len(traces)} with figures, {failed} failed"
+    left = f"{statuses['unasked']} of {total} answers were not asked about"
+    return conclude(end, tracer.settings.max_failure_rate, output, lost, left, summary, quiet)
+
+
+def _print(figures: dict[str, Figure]) -> None:
+    rows = ((name, *cells(figure)) for name, figure in figures.items())
+    print_table("mean over n answers, with its 95% interval", "figure", ("n", "mean", "low", "high"), rows)
