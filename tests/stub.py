@@ -39,6 +39,8 @@ class Stub:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.url = ""
+        self.models: Any = None
+        """What the list of models says; None where the server has none."""
 
     def __enter__(self) -> Stub:
         self._thread.start()
@@ -55,12 +57,16 @@ class Stub:
     async def _start(self) -> int:
         app = web.Application(client_max_size=2**28)
         app.router.add_post("/{path:.*}", self._answer)
+        app.router.add_get("/v1/models", self._list)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         port: int = self._runner.addresses[0][1]
         return port
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(status=404) if self.models is None else web.json_response(self.models)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.in_flight += 1

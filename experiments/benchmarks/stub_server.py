@@ -1,4 +1,4 @@
-"""A server on loopback that answers every chat completion with one fixed reply: stub_server.py REPLY.json
+"""A server on loopback that answers every request with one fixed reply: stub_server.py REPLY.json
 
 Prints its port. Runs in a process of its own, so that its CPU is not counted with a client's.
 """
@@ -6,6 +6,7 @@ Prints its port. Runs in a process of its own, so that its CPU is not counted wi
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 
@@ -20,8 +21,8 @@ class Stub(asyncio.Protocol):
         self.buffer += data
         while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
             head = self.buffer[:end].lower()
-            at = head.index(b"content-length:") + 15
-            length = int(head[at : head.find(b"\r\n", at) if b"\r\n" in head[at:] else None])
+            sized = re.search(rb"content-length: *(\d+)", head)
+            length = int(sized[1]) if sized else 0
             if len(self.buffer) < end + 4 + length:
                 return
             self.buffer = self.buffer[end + 4 + length :]
