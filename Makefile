@@ -1,14 +1,20 @@
 # make demo: the main job, from nothing but python3. make test: everything the tests need, and the tests.
+# make test-engines: the backends against real engines, in an environment of their own (2 GB, without a GPU).
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench pins clean
+LLMRANK_ENGINES_DIR ?= $(abspath ../shared/engines)
+
+.PHONY: demo test test-engines lint bench pins clean
 
 demo: .venv/installed
 	$(BIN)/llmrank demo
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto
+
+test-engines: .venv-engines/installed
+	LLMRANK_ENGINES=required LLMRANK_ENGINES_DIR=$(LLMRANK_ENGINES_DIR) .venv-engines/bin/python -m pytest tests/engines
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -30,8 +36,12 @@ bench: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[dev]'
 	touch $@ .venv/installed
 
+.venv-engines/installed: tests/engines/install.sh pyproject.toml
+	bash tests/engines/install.sh .venv-engines $(LLMRANK_ENGINES_DIR)
+	touch $@
+
 pins:
 	uv pip compile --python-version 3.11 --universal --extra dev --extra serve --extra report --no-header pyproject.toml -o requirements.txt
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-engines build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

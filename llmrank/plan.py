@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from llmrank.ask.tally import Tally
 from llmrank.ask.templated import Manner, TemplateAsk
 from llmrank.ask.virtual import VirtualLoop
 from llmrank.data.types import Anchor, Candidates, Document, Passage
+from llmrank.flops import queries_per_petaflop
 from llmrank.judge.discussion import TURNS
 from llmrank.judge.grader import Grader
 from llmrank.judge.inputs import JudgeInputs
@@ -22,11 +24,13 @@ from llmrank.judge.judge import UNIT, Labeller
 from llmrank.judge.judgment import Pairs
 from llmrank.judge.panels import Panel
 from llmrank.llm.client import Client
+from llmrank.llm.history import Measure, token_history
 from llmrank.llm.ledger import Ledger
-from llmrank.llm.types import Request, ledger_key
+from llmrank.llm.types import Backend, Request, identity_of, ledger_key
 from llmrank.questions import Answer, Choice, Grade, Order, Preference, Question, Written
 from llmrank.rerank.reranker import Reranker
-from llmrank.settings import Settings
+from llmrank.settings import Settings, known_price
+from llmrank.voice import Voice
 
 RUNS = 20  # simulated runs behind an expected number
 WRITTEN = "text " * 60  # stands for what a model writes
@@ -86,8 +90,10 @@ class Plan:
     """Questions that will fail without a call, since they do not fit the context."""
     cost: Estimate | None = None
     """USD, where a price is known."""
+    flops: Estimate | None = None
+    """Floating point operations, where the model's architecture is known; cached prefixes are not taken off."""
     seconds: Estimate = NOTHING
-    note: str = "tokens are estimated, at four bytes a token"
+    note: str = Measure().note
 
     def add(self, other: Plan, *, one_after_another: bool) -> None:
         """Adds what another part of the job takes, beside this one or after it."""
@@ -95,13 +101,17 @@ class Plan:
         self.rounds = self.rounds + other.rounds if one_after_another else self.rounds.longer(other.rounds)
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens
+        if other.flops is not None:
+            self.flops = other.flops if self.flops is None else self.flops + other.flops
+        self.note = other.note
         self.reused += other.reused
         self.does_not_fit += other.does_not_fit
 
     def perhaps(self, chance: float) -> Plan:
         """The same where it may come to nothing."""
-        names = ("calls", "rounds", "prompt_tokens", "completion_tokens")
-        return replace(self, **{name: getattr(self, name).perhaps(chance) for name in names})
+        names = ("calls", "rounds", "prompt_tokens", "completion_tokens", "flops")
+        known = [name for name in names if getattr(self, name) is not None]
+        return replace(self, **{name: getattr(self, name).perhaps(chance) for name in known})
 
     def json(self) -> dict[str, Any]:
         return {
@@ -113,6 +123,10 @@ class Plan:
             "reused": self.reused,
             "does_not_fit": self.does_not_fit,
             "cost": None if self.cost is None else self.cost.rounded(6).json(6),
+            "flops": None if self.flops is None else self.flops.rounded(0).json(),
+            "queries_per_petaflop": queries_per_petaflop(
+                self.queries, None if self.flops is None else self.flops.expected
+            ),
             "seconds": self.seconds.json(),
             "note": self.note,
         }
@@ -126,7 +140,7 @@ def plan(
     result = Plan()
     for request in requests:
         planner.add(request, result)
-    return _priced(result, reranker.settings, latency)
+    return _priced(result, reranker.settings, reranker.backend, latency)
 
 
 def plan_judging(
@@ -151,18 +165,35 @@ def plan_judging(
         turns = replace(result, queries=0, reused=0, does_not_fit=0, rounds=Estimate(TURNS, TURNS, TURNS))
         turns.calls = turns.calls.scaled(TURNS)
         result.add(turns.perhaps(0.5), one_after_another=True)
-    return _priced(result, labeller.settings, latency)
+    return _priced(result, labeller.settings, graders[0].voices[""].backend, latency)
 
 
-def _priced(result: Plan, settings: Settings, latency: float) -> Plan:
+def _measures(voices: Mapping[str, Voice], settings: Settings, ledger: Ledger | None) -> dict[str, Measure]:
+    """What tells the tokens of each part's prompts."""
+    return {part: _measure(voice, settings, ledger) for part, voice in voices.items()}
+
+
+def _measure(voice: Voice, settings: Settings, ledger: Ledger | None) -> Measure:
+    counter, history = getattr(voice.backend, "counter", None), None
+    if counter is None and getattr(voice.backend, "remote", False):
+        path = settings.ledger_path
+        if ledger is not None:
+            history = token_history(ledger, identity_of(voice.backend))
+        elif path is not None and path.exists():
+            with closing(Ledger(path, read_only=True)) as own:
+                history = token_history(own, identity_of(voice.backend))
+    return Measure(counter, history, settings.model_architecture)
+
+
+def _priced(result: Plan, settings: Settings, backend: Backend, latency: float) -> Plan:
     """The plan with the time and the money that its calls and tokens take."""
-    seconds = result.calls.scaled(latency / settings.concurrency).longer(result.rounds.scaled(latency))
+    seconds = result.calls.scaled(latency / settings.concurrency_of(backend)).longer(result.rounds.scaled(latency))
     if settings.rpm:
         seconds = seconds.longer(result.calls.scaled(60 / settings.rpm))
     if settings.tpm:
         seconds = seconds.longer((result.prompt_tokens + result.completion_tokens).scaled(60 / settings.tpm))
     result.seconds = seconds.rounded(1)
-    if (price := settings.unit_price) is not None:
+    if (price := settings.unit_price or known_price(backend)) is not None:
         prompt, completion = result.prompt_tokens, result.completion_tokens
         result.cost = prompt.scaled(price.prompt / 1e6) + completion.scaled(price.completion / 1e6)
     return result
@@ -178,6 +209,7 @@ class _Planner:
             part: voice.manner(Client(voice.backend, ledger=ledger, model_id=model_id))
             for part, voice in reranker.voices.items()
         }
+        self._measures = _measures(reranker.voices, reranker.settings, ledger)
         self._has_ledger = ledger is not None
         self._counts: dict[tuple[int, str], tuple[Estimate, Estimate]] = {}
 
@@ -195,6 +227,7 @@ class _Planner:
                     for part, m in self._manners.items()
                 },
                 {part: manner.client for part, manner in self._manners.items()},
+                self._measures,
                 every,
             )
             for i in range(samples)
@@ -213,6 +246,10 @@ class _Planner:
         result.rounds = result.rounds.longer(rounds)
         result.prompt_tokens += calls.scaled(sum(ask.prompt_tokens for ask in asks) / rendered)
         result.completion_tokens += calls.scaled(sum(ask.completion_tokens for ask in asks) / rendered)
+        if any(ask.flops is not None for ask in asks):
+            taken = calls.scaled(sum(ask.flops or 0.0 for ask in asks) / rendered)
+            result.flops = taken if result.flops is None else result.flops + taken
+        result.note = self._measures[next(iter(self._measures))].note
         result.reused += sum(ask.reused for ask in asks)
         result.does_not_fit += sum(ask.unfit for ask in asks)
 
@@ -255,7 +292,8 @@ class _GraderPlanner:
     def __init__(self, grader: Grader, ledger: Ledger | None, every: int) -> None:
         self._grader = grader
         self._every, self._seen, self._prompts = every, 0, 0
-        self._tokens = (0, 0)
+        self._tokens, self._flops = (0, 0), 0.0
+        self._measures = _measures(grader.voices, grader.settings, ledger)
         model_id = grader.settings.model_id
         self._manners: dict[str, Manner] = {
             part: voice.manner(Client(voice.backend, ledger=ledger, model_id=model_id))
@@ -270,7 +308,7 @@ class _GraderPlanner:
         asked, free, chain = 0, 0, 0.0
         for i in range(samples):
             sources = grader.asks(unit.query, tallies, i, unit.documents, self._manners) if look else None
-            ask = _CountingAsk(unit.documents, 0, sources, clients)
+            ask = _CountingAsk(unit.documents, 0, sources, clients, self._measures)
             loop = VirtualLoop()
             loop.run(grader.run_recipe(unit.query, unit.documents, Remember(ask)))
             asked, free, chain = asked + ask.asked, free + ask.reused + ask.unfit, max(chain, loop.time())
@@ -278,6 +316,7 @@ class _GraderPlanner:
             result.does_not_fit += ask.unfit
             self._prompts += ask.rendered
             self._tokens = self._tokens[0] + ask.prompt_tokens, self._tokens[1] + ask.completion_tokens
+            self._flops += ask.flops or 0.0
         least, most = _ends(grader.expected(len(unit.documents))[0])
         exact = least == most or free > 0
         calls = Estimate(asked, asked, asked) if exact else Estimate(least * samples, asked, most * samples)
@@ -285,6 +324,9 @@ class _GraderPlanner:
         result.rounds = result.rounds.longer(Estimate(chain, chain, chain))
         for tokens, name in zip(self._tokens, ("prompt_tokens", "completion_tokens"), strict=True):
             setattr(result, name, result.calls.scaled(tokens / max(1, self._prompts)))
+        if self._flops:
+            result.flops = result.calls.scaled(self._flops / max(1, self._prompts))
+        result.note = self._measures[next(iter(self._measures))].note
 
 
 @dataclass(slots=True)
@@ -296,13 +338,16 @@ class _CountingAsk(Ask):
     templated: Mapping[str, TemplateAsk] | None = None
     """Makes the prompts of each part of the method, where their tokens or the ledger's answers are wanted."""
     clients: Mapping[str, Client] = field(default_factory=dict)
-    every: int = 1
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    step: int = 1
+    """Of so many prompts one is looked at."""
     asked: int = 0
     reused: int = 0
     unfit: int = 0
     rendered: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    flops: float | None = None
     _worth: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -311,7 +356,7 @@ class _CountingAsk(Ask):
 
     async def answer(self, question: Question) -> Answer:
         answer = self._answer(question)
-        if self.templated is not None and (self.asked + self.reused) % self.every == 0:
+        if self.templated is not None and (self.asked + self.reused) % self.step == 0:
             free = self._look_at_prompt(question, answer)
             if free is not None:
                 return free
@@ -326,7 +371,7 @@ class _CountingAsk(Ask):
         request = templated.request(question)
         if not isinstance(request, Request):
             self.unfit += 1
-            self.every = 1  # the others may not fit either
+            self.step = 1  # the others may not fit either
             return request
         reply = client.known(ledger_key(request.canonical(client.identity)))
         template, n = templated.template, len(question.items)
@@ -334,9 +379,12 @@ class _CountingAsk(Ask):
             self.reused += 1
             return template.read(reply, n)
         self.rendered += 1
-        self.prompt_tokens += request.prompt_bytes() // 4
-        reply_bytes = len(template.write(answer, n).encode())
-        self.completion_tokens += min(request.sampling.max_tokens, -(-reply_bytes // 4))
+        measure = self.measures[question.by]
+        prompt, completion = measure.prompt(request), measure.completion(request, template.write(answer, n))
+        self.prompt_tokens += prompt
+        self.completion_tokens += completion
+        if (taken := measure.flops(prompt, completion)) is not None:
+            self.flops = (self.flops or 0.0) + taken
         return None
 
     def _answer(self, question: Question) -> Answer:

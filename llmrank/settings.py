@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from llmrank.errors import InputError
+from llmrank.flops import Architecture
 from llmrank.llm.budget import Budget, Price
 from llmrank.llm.client import Client, Totals
 from llmrank.llm.ledger import Ledger, default_path
@@ -89,6 +91,12 @@ class Settings(BaseModel):
     max_failure_rate: Annotated[
         float, Field(ge=0, le=1, description="Share of failed questions above which the job exits with 3.")
     ] = 0.05
+    architecture: Annotated[
+        str | None,
+        Field(
+            description="config.json of the model: plan and report tell FLOPs.", json_schema_extra={"metavar": "FILE"}
+        ),
+    ] = None
     engine_option: Annotated[
         list[str],
         Field(
@@ -160,6 +168,11 @@ class Settings(BaseModel):
             problem = first["msg"].removeprefix("Value error, ")
             raise InputError(f"{flag} {first['input']}: {problem[:1].lower()}{problem[1:]}") from None
 
+    @cached_property
+    def model_architecture(self) -> Architecture | None:
+        """The model's architecture, where a file with it was named."""
+        return None if self.architecture is None else Architecture.from_config(self.architecture)
+
     @property
     def engine_options(self) -> dict[str, Any]:
         """What the engine of a backend in this process is given, its values read as YAML scalars."""
@@ -185,6 +198,11 @@ class Settings(BaseModel):
         """What a job with these settings may spend; None where nothing is limited."""
         return Budget.of(self.max_calls, self.max_tokens, self.max_cost)
 
+    def concurrency_of(self, backend: Backend) -> int:
+        """Requests in flight at once: as set, else what the backend works best with."""
+        best: int | None = getattr(backend, "concurrency", None)
+        return self.concurrency if best is None or "concurrency" in self.model_fields_set else best
+
     def open_ledger(self, backend: Backend) -> Ledger | None:
         """The ledger that goes with the backend: a replayed one, the settings' own, or none.
 
@@ -207,7 +225,7 @@ class Settings(BaseModel):
             price=self.unit_price or known_price(backend),
             adaptive=self.adaptive,
             hedge=self.hedge,
-            concurrency=self.concurrency,
+            concurrency=self.concurrency_of(backend),
             rpm=self.rpm,
             tpm=self.tpm,
             timeout=self.timeout,

@@ -164,11 +164,12 @@ class Voice:
             client=client or self.clients.current(),
             context=self.context,
             counter=self._counter,
-            passage_tokens=settings.passage_tokens,
+            passage_tokens=self._passage_tokens,
             temperature=settings.temperature,
             max_completion_tokens=settings.max_completion_tokens,
             seed=settings.seed,
             whole=self.whole,
+            architecture=self.settings.model_architecture,
             constrain=self.constrain,
             watched="logprobs" in self.template.header.needs and "logprobs" in getattr(self.backend, "probed", ()),
             retry_format=settings.retry_format,
@@ -181,9 +182,13 @@ class Voice:
         own: TokenCounter | None = getattr(self.backend, "counter", None)
         return own or EstimatedTokens()
 
+    @property
+    def _passage_tokens(self) -> int | None:
+        return self.settings.passage_tokens or self.template.header.passage_tokens
+
     def _cut(self, text: str) -> str:
         """The text of an example, no longer than that of any document."""
-        most = self.settings.passage_tokens
+        most = self._passage_tokens
         return text if most is None or self._counter.count(text) <= most else self._counter.cut(text, most)
 
     def asks(

@@ -92,11 +92,19 @@ def on_docstrings(nano: NanoBackend, docs: list[Doc], limit: int | None) -> Iter
             first = 1 / CANDIDATES if lists is None else sum(map(_first, lists)) / len(lists)
             yield Row(among, len(asked), "AUC", judge, auc)
             yield Row(among, len(asked), "right one first", judge, first)
+        # Against one other, through the prompt that shows both, in both orders.
+        yield Row(among, len(asked), "right of two", "chance", 0.5)
+        yield Row(among, len(asked), "right of two", "BM25", sum(_auc(s[:2]) for s in scored["BM25"]) / len(asked))
+        two = [(query, documents[:2]) for query, documents in judged]
+        preferred = [_auc(scores) for scores in scores_of(nano, two, "all-pairs")]
+        yield Row(among, len(asked), "right of two", "nano, pairwise", sum(preferred) / len(asked))
 
 
-def scores_of(nano: NanoBackend, judged: Sequence[tuple[Query, list[Document]]]) -> Iterator[list[float]]:
-    """P(yes) for the documents of each query, in their order."""
-    reranker = Reranker("pointwise", backend=nano, ledger="none", context=nano.context)
+def scores_of(
+    nano: NanoBackend, judged: Sequence[tuple[Query, list[Document]]], method: str = "pointwise"
+) -> Iterator[list[float]]:
+    """The scores of the documents of each query, in their order: P(yes), or shares of wins."""
+    reranker = Reranker(method, backend=nano, ledger="none")
     for ranking, (_, documents) in zip(reranker.rank_many(judged), judged, strict=True):
         found = {hit.document.id: hit.score or 0.0 for hit in ranking}
         yield [found[document.id] for document in documents]
@@ -135,11 +143,9 @@ def on_collection(nano: NanoBackend, collection: Collection) -> Iterator[Row]:
     yield row("chance", [ds for _, ds in candidates])._replace(value=sum(chance) / ORDERS)
     judges = {
         "lexical": Reranker("pointwise", backend=LexicalBackend(), ledger="none"),
-        "nano, yes-no": Reranker("pointwise", backend=nano, ledger="none", context=nano.context),
-        "nano, graded": Reranker("graded", backend=nano, ledger="none", context=nano.context),
+        "nano, yes-no": Reranker("pointwise", backend=nano, ledger="none"),
+        "nano, graded": Reranker("graded", backend=nano, ledger="none"),
     }
-    if collection.name == "NovelEval":
-        judges["nano, all-pairs"] = Reranker("all-pairs", backend=nano, ledger="none", context=nano.context)
     for judge, reranker in judges.items():
         yield row(judge, [[hit.document for hit in ranking] for ranking in reranker.rank_many(candidates)])
     yield row("BM25", [documents for _, documents in collection.candidates])

@@ -179,7 +179,8 @@ class Separability:
 def separability(scores: ArrayLike, bootstrap: int = 1000, level: float = 0.95, seed: int = 0) -> Separability:
     """The share of pairs of systems with intervals that do not overlap (Language Model Council, 2406.08598).
 
-    scores : topics x systems, under one judge's labels. Intervals are percentiles of the mean over resampled topics.
+    scores : topics x systems, under one judge's labels, NaN where a system has none. Intervals are percentiles of the
+    mean over resampled topics.
     """
     values = np.asarray(scores, dtype=np.float64)
     topics, systems = values.shape
@@ -187,8 +188,11 @@ def separability(scores: ArrayLike, bootstrap: int = 1000, level: float = 0.95, 
     if topics < 2 or not pairs:
         empty = np.full(systems, np.nan)
         return Separability(None, empty, empty, pairs, "Two systems and two topics are needed.")
-    drawn = np.random.default_rng(seed).integers(topics, size=(bootstrap, topics))
-    means = np.stack([np.nanmean(values[rows], axis=0) for rows in drawn])
+    known = ~np.isnan(values)
+    filled = np.where(known, values, 0.0)
+    times = np.random.default_rng(seed).multinomial(topics, np.full(topics, 1 / topics), size=bootstrap)
+    counts = times @ known
+    means = np.divide(times @ filled, counts, out=np.zeros(counts.shape), where=counts > 0)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     apart = (low[:, None] > high[None, :]) | (low[None, :] > high[:, None])
     return Separability(float(apart[np.triu_indices(systems, 1)].mean()), low, high, pairs)

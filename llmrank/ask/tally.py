@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from llmrank.flops import Architecture
 from llmrank.llm.client import Exchange
 from llmrank.questions import Answer
 
@@ -26,6 +27,10 @@ class Tally:
     """Calls of each part of the method."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens that the server had in its prefix cache."""
+    flops: float | None = None
+    """What the replies took, where the model's architecture is known."""
     cost: float | None = None
     ends: float | None = None
     """When the query's time is up, in the loop's time."""
@@ -43,8 +48,8 @@ class Tally:
         """Rounds still ahead, estimated from the share of the expected questions that are answered."""
         return self.expected_rounds * max(0.0, 1 - self.questions / max(self.expected_calls, 1.0))
 
-    def exchanged(self, exchange: Exchange, part: str = "") -> None:
-        """Counts what a request cost. `part`: which part of the method asked."""
+    def exchanged(self, exchange: Exchange, part: str = "", architecture: Architecture | None = None) -> None:
+        """Counts what a request cost. `part`: which part of the method asked; `architecture`: that of its model."""
         self.calls += exchange.calls
         self.calls_of[part] += exchange.calls
         if exchange.cost is not None:
@@ -53,6 +58,11 @@ class Tally:
         if reply is not None and not exchange.reused:
             self.prompt_tokens += reply.prompt_tokens or 0
             self.completion_tokens += reply.completion_tokens or 0
+            self.cached_tokens += reply.cached_tokens or 0
+            if architecture is not None and reply.prompt_tokens is not None:
+                cached = min(reply.cached_tokens or 0, reply.prompt_tokens)
+                done = architecture.flops(reply.prompt_tokens, reply.completion_tokens or 0, cached)
+                self.flops = (self.flops or 0.0) + done
 
     def answered(self, answer: Answer, reused: bool) -> None:
         """Counts a question by its last answer."""

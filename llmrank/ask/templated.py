@@ -7,6 +7,7 @@ import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from typing import NamedTuple, cast
 
 from llmrank.ask.base import Ask
@@ -14,7 +15,8 @@ from llmrank.ask.examples import Picked
 from llmrank.ask.held import constraint_of
 from llmrank.ask.tally import Tally
 from llmrank.data.types import Document, Query
-from llmrank.llm.client import BackendRefused, Client, Exchange
+from llmrank.flops import Architecture
+from llmrank.llm.client import BackendRefused, Client, Exchange, Named
 from llmrank.llm.types import About, Constraint, Reply, Request, Sampling, capabilities_of, ledger_key
 from llmrank.questions import Answer, Question, failed, unasked
 from llmrank.templates import Rendered, Shown, Template
@@ -26,7 +28,8 @@ from llmrank.tokens import EstimatedTokens, TokenCounter
 PER_MESSAGE = 16  # tokens that a chat template may add around a message
 SAMPLES = 1009  # samples that a method may take of a question: those of `--samples` lie so far apart
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
-VERDICT_TOKENS = 8  # for the verdict of a chain of thought that was closed for the model
+PORTIONS = (16, 64)  # prompts that are looked for in the ledger at once; memory holds no more of them
+MOSTLY = 0.75  # share of a portion which the ledger lacks that tells not to look for the rest
 
 
 class Prepared(NamedTuple):
@@ -50,6 +53,13 @@ class Evidence(NamedTuple):
     """The format was restated after an unreadable reply."""
 
 
+class Prompt(NamedTuple):
+    """A request, and what it is in the ledger."""
+
+    request: Request
+    named: Named
+
+
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How questions of a job are put: the same for all its queries."""
@@ -64,6 +74,8 @@ class Manner:
     seed: int = 0
     whole: bool = False
     """Texts are never cut: what does not fit as it is does not fit."""
+    architecture: Architecture | None = None
+    """Of the model, where it is known: for the FLOPs that replies take."""
     constrain: bool = False
     """Replies are held to what the template asks for, so that nothing can fail to parse."""
     watched: bool = False
@@ -101,42 +113,101 @@ class TemplateAsk(Ask):
         self._tally = tally
         self._sample = sample
         self._prepared: dict[str, Prepared] = {}
+        self._plain: dict[str, str] = {}
+        """Texts by id that can be shown as they are."""
         self._tokens: dict[str, int] = {}
         self._frames: dict[tuple[int | str, ...], int] = {}
         self._samplings: dict[int, Sampling] = {}
+        self._rooms: dict[int, int] = {}
         self._constraints: dict[int, Constraint | None] = {}
         header = manner.template.header
         self._grades = tuple(header.labels.items()) if header.labels else _ends(header.range)
         picked = manner.examples(query, documents) if manner.examples else Picked()
         self._examples = picked.examples
+        self._fills = self.template.verbatim and not self._examples and manner.passage_tokens is None
         tally.kept_out = max(tally.kept_out, picked.kept_out)
 
     async def answer(self, question: Question) -> Answer:
         return (await self.evidence(question)).answer
 
+    async def known(self, questions: Sequence[Question]) -> list[Answer | None]:
+        """What the ledger holds, read in portions; after one of which it holds little the rest is not looked for."""
+        known: list[Answer | None] = []
+        for size in chain(PORTIONS, repeat(PORTIONS[-1])):
+            portion = questions[len(known) : len(known) + size]
+            if not portion or self._manner.client.ledger is None or self._is_late():
+                break
+            prompts = [self._prompt(question) for question in portion]
+            replies = iter(self._manner.client.at_rest([p.named.key for p in prompts if isinstance(p, Prompt)]))
+            found = [
+                self._kept(question, prompt, next(replies)) if isinstance(prompt, Prompt) else self._counted(prompt)
+                for question, prompt in zip(portion, prompts, strict=True)
+            ]
+            known += [None if evidence is None else evidence.answer for evidence in found]
+            if found.count(None) > len(found) * MOSTLY:
+                break
+            await asyncio.sleep(0)
+        return known + [None] * (len(questions) - len(known))
+
     async def evidence(self, question: Question) -> Evidence:
         """The answer with the exchange behind it."""
-        ends = self._tally.ends
+        ends, client = self._tally.ends, self._manner.client
+        prompt: Prompt | None = None
+        if client.ledger is not None and client.prompts.in_use < client.prompts.size and not self._is_late():
+            # What the ledger holds needs no place in a queue.
+            made = self._prompt(question)
+            if isinstance(made, Evidence):
+                return self._counted(made)
+            (reply,) = client.at_rest([made.named.key])
+            if (kept := self._kept(question, made, reply)) is not None:
+                return kept
+            prompt = made if reply is None else None
         if ends is None:
-            return await self._evidence(question)
-        if asyncio.get_running_loop().time() < ends:  # a timeout that is over would still let the request go out
+            return await self._evidence(question, prompt)
+        if not self._is_late():  # a timeout that is over would still let the request go out
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(ends):
-                    return await self._evidence(question)
-        late = unasked(question.kind, "deadline")
-        self._tally.answered(late, False)
-        return Evidence(late)
+                    return await self._evidence(question, prompt)
+        return self._counted(Evidence(unasked(question.kind, "deadline")))
 
-    async def _evidence(self, question: Question) -> Evidence:
+    async def _evidence(self, question: Question, prompt: Prompt | None) -> Evidence:
+        """The answer that has to be asked for. `prompt`: where it was just found not to be in the ledger."""
         prompts = self._manner.client.prompts
         await prompts.acquire(self._tally.remaining)  # a prompt is made when its turn is near, not before
         try:
-            request = self.request(question)
-            evidence = await self._ask(request, question) if isinstance(request, Request) else Evidence(request)
+            request = self.request(question) if prompt is None else prompt.request
+            if not isinstance(request, Request):
+                return self._counted(Evidence(request))
+            return self._counted(await self._ask(request, question, None if prompt is None else prompt.named))
         finally:
             prompts.release()
+
+    def _prompt(self, question: Question) -> Prompt | Evidence:
+        request = self.request(question)
+        if isinstance(request, Request):
+            return Prompt(request, self._manner.client.named(request))
+        return Evidence(request)
+
+    def _kept(self, question: Question, prompt: Prompt, reply: Reply | None) -> Evidence | None:
+        """The answer that the ledger's reply gives; None where something has to be sent."""
+        if reply is None:
+            return None
+        manner, client = self._manner, self._manner.client
+        exchange = Exchange(reply, reused=True, key=prompt.named.key)
+        answer = self._read(exchange, question)
+        if answer.status == "failed" and (manner.retry_failed or manner.retry_format or self.template.header.close):
+            return None
+        client.totals.reused += 1
+        self._exchanged(exchange, question.by)
+        return self._counted(Evidence(answer, exchange, True))
+
+    def _counted(self, evidence: Evidence) -> Evidence:
         self._tally.answered(evidence.answer, evidence.reused)
         return evidence
+
+    def _is_late(self) -> bool:
+        ends = self._tally.ends
+        return ends is not None and asyncio.get_running_loop().time() >= ends
 
     def request(self, question: Question) -> Request | Answer:
         """The request that asks the question, or the answer that it failed: `does-not-fit`."""
@@ -166,9 +237,9 @@ class TemplateAsk(Ask):
             self._constraints[n] = constraint_of(self.template, n)
         return self._constraints[n]
 
-    async def _ask(self, request: Request, question: Question) -> Evidence:
+    async def _ask(self, request: Request, question: Question, missing: Named | None) -> Evidence:
         manner = self._manner
-        exchange = await self._exchange(request)
+        exchange = await self._exchange(request, missing=missing)
         answer = self._read(exchange, question)
         if answer.status != "failed" or exchange.reply is None:
             return Evidence(answer, exchange, exchange.reused)
@@ -182,21 +253,25 @@ class TemplateAsk(Ask):
             return await self._further(restated, question, exchange, answer, "asked-again")
         return Evidence(answer, exchange, exchange.reused)
 
-    async def _exchange(self, request: Request, *, fresh: bool = False) -> Exchange:
+    async def _exchange(self, request: Request, *, fresh: bool = False, missing: Named | None = None) -> Exchange:
         """What comes of a request, counted; also what was sent for it before the query's time was up."""
         client, tally = self._manner.client, self._tally
         part = request.about.question.by if request.about else ""
         spent: list[float] = []
         try:
-            exchange = await client.ask(request, remaining=tally.remaining, fresh=fresh, spent=spent)
+            exchange = await client.ask(request, remaining=tally.remaining, fresh=fresh, spent=spent, missing=missing)
         except asyncio.CancelledError:
             cost = sum(spent) if client.price and spent else None
             tally.exchanged(Exchange(None, calls=len(spent), cost=cost), part)
             raise
-        tally.exchanged(exchange, part)
-        if self._manner.watched and not client.gives_logprobs and exchange.reply is not None:
-            self._look_for_logprobs(exchange.reply)
+        self._exchanged(exchange, part)
         return exchange
+
+    def _exchanged(self, exchange: Exchange, part: str) -> None:
+        manner = self._manner
+        self._tally.exchanged(exchange, part, manner.architecture)
+        if manner.watched and not manner.client.gives_logprobs and exchange.reply is not None:
+            self._look_for_logprobs(exchange.reply)
 
     def _look_for_logprobs(self, reply: Reply) -> None:
         """Ends the job where the server passed over what the template cannot do without: the first reply shows it."""
@@ -236,7 +311,8 @@ class TemplateAsk(Ask):
         """The same question with its unfinished chain of thought closed, so that the verdict comes next."""
         header, thought = self.template.header, _thought(reply)
         begun = f"{thought}{header.close}"
-        sampling = replace(request.sampling, max_tokens=VERDICT_TOKENS)
+        n = len(request.about.documents) if request.about is not None else 1
+        sampling = replace(request.sampling, max_tokens=self.template.verdict_tokens(n))
         if request.prompt is not None:
             return replace(request, prompt=f"{request.prompt}{begun}", sampling=sampling)
         messages = request.messages
@@ -275,13 +351,19 @@ class TemplateAsk(Ask):
     def _rendered(self, documents: Sequence[Document], question: Question) -> Rendered | None:
         """The prompt, its texts cut where it would not fit the context; None where it cannot fit."""
         manner = self._manner
+        n = len(documents)
+        room = self._rooms.get(n)
+        if room is None:
+            completion = manner.max_completion_tokens or self.template.completion_tokens(n)
+            room = self._rooms[n] = manner.context - completion
+        if self._fills and (filled := self._filled(documents, room)) is not None:
+            return filled
         given = {name: self._safe(text) for name, text in question.given}
         prepared = [self._prepared.get(d.id) or self._prepare(d) for d in documents]
         texts = [p.text for p in prepared]
         cap = manner.passage_tokens
         if cap is not None and max((p.size for p in prepared), default=0) > cap:
             texts = [self._capped(d, p, cap) for d, p in zip(documents, prepared, strict=True)]
-        room = manner.context - (manner.max_completion_tokens or self.template.completion_tokens(len(documents)))
         if sum([p.size for p in prepared]) <= room:
             rendered = self._render(documents, prepared, texts, given)
             if _size(rendered) <= room:  # bytes bound tokens from above: nothing need be counted
@@ -297,6 +379,22 @@ class TemplateAsk(Ask):
                 return rendered
             spare += 2 * excess
         return None
+
+    def _filled(self, documents: Sequence[Document], room: int) -> Rendered | None:
+        """The prompt where every text can be shown as it is, as most can: one look at all of them together tells."""
+        new = [d for d in documents if d.id not in self._plain]
+        if new:
+            if any([d.title for d in new]) or not self._prepared.keys().isdisjoint([d.id for d in new]):
+                return None
+            together = "\n".join([d.text for d in new])
+            if not together.isascii() or self._safe(together) is not together:
+                return None
+            self._plain.update([(d.id, d.text) for d in new])
+        texts = [self._plain[d.id] for d in documents]
+        if sum(map(len, texts)) > room:
+            return None
+        rendered = self.template.filled(self._shown_query, texts)
+        return rendered if _size(rendered) <= room else None
 
     def _render(
         self,
@@ -337,8 +435,8 @@ class TemplateAsk(Ask):
             title = self._safe(document.title)
             text = f"{document.title}\n{text}"
         text = safe(text, identifiers=self._names_items)
-        prepared = Prepared(text, title, len(text) if text.isascii() else len(text.encode()))
-        self._prepared[document.id] = prepared
+        size = len(text) if text.isascii() else len(text.encode())
+        prepared = self._prepared[document.id] = Prepared(text, title, size)
         return prepared
 
     def _safe(self, text: str) -> str:
@@ -375,13 +473,14 @@ def _still_thinking(reply: Reply) -> bool:
 
 
 def _texts(rendered: Rendered) -> list[str]:
-    texts = [rendered.raw] if rendered.raw is not None else [content for _, content in rendered.messages]
+    texts = [content for _, content in rendered.messages] if rendered.raw is None else [rendered.raw]
     return texts if rendered.continuation is None else [*texts, rendered.continuation]
 
 
 def _size(rendered: Rendered) -> int:
     """Bytes of the prompt, with room for what a chat template adds."""
-    return sum([(len(t) if t.isascii() else len(t.encode())) + PER_MESSAGE for t in _texts(rendered)])
+    texts = _texts(rendered)
+    return sum([len(t) if t.isascii() else len(t.encode()) for t in texts]) + PER_MESSAGE * len(texts)
 
 
 def _ends(scale: tuple[float, float] | None) -> tuple[tuple[str, float], ...]:

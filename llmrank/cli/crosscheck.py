@@ -61,9 +61,9 @@ def crosscheck(
     quiet: Quiet = False,
     **given: Any,
 ) -> int:
-    """Check what each system claims against what the other systems answered to the same query (CrossCheckGPT).
+    """Check what each system claims against what the other systems answered.
 
-    A claim counts 1 for each other answer that bears it out, 0.5 for one that is silent, 0 for one that contradicts
+    The answers are those to the same query (CrossCheckGPT). A claim counts 1 for each other answer that bears it out, 0.5 for one that is silent, 0 for one that contradicts
     it. An answer's consistency is the mean over its claims, a system's the mean over its answers, queries drawn again
     for the 95% interval. A check that failed counts nowhere.
 
@@ -76,7 +76,8 @@ def crosscheck(
     from llmrank.agree.resampling import Resampling
     from llmrank.data.items import ItemInputs
     from llmrank.judge.crosscheck import CrossCheck, system_figures
-    from llmrank.judge.talk import Files, ask_all, describe, rows_text
+    from llmrank.judge.talk import rows_text
+    from llmrank.judge.talkjob import Files, ask_all, describe
 
     ours, settings = split(given, CrossCheckFlags, Settings)
     job = checked(CrossCheckFlags, ours, ("queries", "items", "backend"))
@@ -112,15 +113,15 @@ def crosscheck(
         systems = {name: found.json() for name, found in figures.items()}
         print(json.dumps({**told, "systems": systems, **end.json(), "output": output}))
     elif not quiet and output != "-":
-        _print(figures)
+        _print(figures, list(checker.voices["check"].template.header.labels))
     lost = f"{failed} answers in it have no consistency"
     left = f"{statuses['unasked']} of {sum(sizes)} answers were not checked"
-    summary = f"{sum(sizes)} answers to {len(sizes)} queries: {statuses['ok'] + statuses['repaired']} checked, {failed} failed"
+    known = statuses["ok"] + statuses["repaired"]
+    summary = f"{sum(sizes)} answers to {len(sizes)} queries: {known} checked, {failed} failed"
     return conclude(end, checker.settings.max_failure_rate, output, lost, left, summary, quiet)
 
 
-def _print(figures: Mapping[str, SystemFigures]) -> None:
-    labels = list(dict.fromkeys(label for found in figures.values() for label in sorted(found.labels)))
+def _print(figures: Mapping[str, SystemFigures], labels: list[str]) -> None:
     rows = (
         (name, *cells(found.consistency), str(found.claims), *(str(found.labels.get(label, 0)) for label in labels))
         for name, found in figures.items()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 JUDGE = "simulated:{qrels}?noise=0.15&malformed=0.02&seed=1"
 JOBS = (
     ("pointwise", "lexical"),
+    ("pointwise", "nano"),
     ("pointwise", JUDGE),
     ("setwise-heapsort", JUDGE),
     ("sliding-window", JUDGE),
@@ -22,7 +23,7 @@ JOBS = (
 NOTE = (
     "The lexical judge counts shared words. The nano judge is a language model of 1.7 million parameters that ships "
     "with llmrank: for trying things out, below BM25 as a ranker. The simulated judge knows the grades and errs (noise "
-    "0.15, one reply in fifty unreadable), as a large model might. Intervals: Student's t over the 12 queries."
+    "0.15, one reply in fifty unreadable). Intervals: Student's t over the 12 queries."
 )
 
 

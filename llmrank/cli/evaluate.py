@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmrank.errors import InputError
+from llmrank.flops import per_petaflop, queries_per_petaflop
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,6 +60,15 @@ def evaluate(
             "qrels, one that a run lacks counting 0.",
         ),
     ] = False,
+    reports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--report",
+            metavar="RUN=REPORT",
+            help="The report of the `llmrank rerank` that made a run, with FLOPs (--architecture): quality and queries "
+            "per PetaFLOP are told too. May be repeated.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the randomisation test.")] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")
@@ -81,6 +91,7 @@ def evaluate(
     from llmrank.data.qrels import read_qrels
     from llmrank.data.run import read_run
 
+    costs = _costs(reports or [], files)
     parsed = evaluation.parse_measures(measures or evaluation.DEFAULT_MEASURES)
     judged = read_qrels(qrels)
     ranked = {name: read_run(file) for name, file in files.items()}
@@ -89,9 +100,13 @@ def evaluate(
         for remark in _remarks(result):
             typer.echo(remark, err=True)
     if as_json:
-        typer.echo(json.dumps(result.json(per_query=True), allow_nan=False))
+        told = result.json(per_query=True)
+        for name, flops in costs.items():
+            told["runs"][name]["efficiency"] = _efficiency(result, name, flops)
+        typer.echo(json.dumps(told, allow_nan=False))
     else:
         _print_tables(result, per_query)
+        _print_costs(result, costs)
 
 
 def named_files(arguments: Iterable[str], extensions: Sequence[str]) -> dict[str, str]:
@@ -114,6 +129,60 @@ def _name_and_file(argument: str, extensions: Sequence[str]) -> tuple[str, str]:
     if not name or not file:
         raise InputError(f"{argument!r} has no name: write it as NAME=FILE")
     return name, file
+
+
+def _costs(reports: Iterable[str], runs: Mapping[str, str]) -> dict[str, tuple[int, float]]:
+    """Queries and FLOPs of the runs whose reports are named."""
+    found = {}
+    for argument in reports:
+        name, equals, path = argument.partition("=")
+        if not equals or name not in runs:
+            raise InputError(f"--report {argument}: write it as RUN=REPORT.json, with RUN one of {', '.join(runs)}")
+        try:
+            totals = json.loads(Path(path).read_text())["totals"]
+            queries, flops = int(totals["queries"]), totals["flops"]
+        except OSError as error:
+            raise InputError(f"--report {path}: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"--report {path}: this is no report of `llmrank rerank`") from None
+        if not flops:
+            raise InputError(f"--report {path}: it holds no FLOPs; rerank with --architecture config.json of the model")
+        found[name] = queries, float(flops)
+    return found
+
+
+def _efficiency(result: Evaluation, run: str, cost: tuple[int, float]) -> dict[str, object]:
+    """E2R-FLOPs (2507.06223): a measure's mean, and queries, for a PetaFLOP; the mean is over FLOPs per query."""
+    queries, flops = cost
+    of_query = flops / max(1, queries)
+    measures = {
+        name: per_petaflop(figure.value, of_query)
+        for name, figure in result.runs[run].measures.items()
+        if figure.value is not None
+    }
+    return {
+        "queries": queries,
+        "flops": flops,
+        "per_petaflop": measures,
+        "queries_per_petaflop": queries_per_petaflop(queries, flops),
+    }
+
+
+def _print_costs(result: Evaluation, costs: Mapping[str, tuple[int, float]]) -> None:
+    if not costs:
+        return
+    from rich.console import Console
+
+    names = list(next(iter(result.runs.values())).measures)[:3]
+    table = numbers_table("run", "queries", "PFLOP", "queries/PFLOP", *(f"{name}/PFLOP" for name in names))
+    for run, cost in costs.items():
+        told = _efficiency(result, run, cost)
+        per: Any = told["per_petaflop"]
+        cells = [str(cost[0]), f"{cost[1] / 1e15:.4g}", f"{told['queries_per_petaflop']:.4g}"]
+        table.add_row(run, *cells, *(f"{per[name]:.4g}" if name in per else "-" for name in names))
+    console = Console(markup=False, highlight=False, emoji=False)
+    console.print("For a PetaFLOP: queries, and each measure's mean over the FLOPs of one query")
+    console.print(table)
 
 
 def _with_baseline(files: Mapping[str, str], baseline: str) -> tuple[dict[str, str], str]:

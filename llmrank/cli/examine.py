@@ -18,7 +18,7 @@ from llmrank.settings import Settings
 if TYPE_CHECKING:
     from llmrank.agree.results import Figure
     from llmrank.judge.examiner import Exam
-    from llmrank.judge.marks import Results
+    from llmrank.judge.marks import Own, Results
 
 
 class ExamineFlags(BaseModel):
@@ -58,9 +58,9 @@ def examine(
     quiet: Quiet = False,
     **given: Any,
 ) -> int:
-    """Examine models by models (language model as examiner): questions with follow-ups, scores 1 to 5, and orders.
+    """Examine models by models: questions with follow-ups, scores and orders.
 
-    All systems answer every question, and each examiner follows up on each answer. The answers are scored, and those
+    All systems answer every question, and each examiner follows up on each answer. The answers are scored 1 to 5, and those
     to the same question are put in order, shown in an order drawn by --seed. Told are the means of each judge and
     system, with and without marks of a model by itself, and how far scores and orders agree: Kendall's tau-b and the
     share of pairs put in the same order. Subjects are drawn again for the 95% intervals.
@@ -76,7 +76,8 @@ def examine(
     from llmrank.jobs.outputs import write
     from llmrank.judge.examiner import Examination
     from llmrank.judge.marks import results
-    from llmrank.judge.talk import Files, ask_all, describe, parse_models, rows_text
+    from llmrank.judge.talk import parse_models, rows_text
+    from llmrank.judge.talkjob import Files, ask_all, describe
 
     ours, settings = split(given, ExamineFlags, Settings)
     job = checked(ExamineFlags, ours, ("subjects", "system"))
@@ -118,28 +119,38 @@ def examine(
     if as_json:
         print(json.dumps({**told, **end.json(), "output": output}))
     elif not quiet and output != "-":
-        _print(found, job.without_self)
+        _print(found, examination.own if job.without_self else lambda judge, system: False, job.without_self)
     lost = "what failed is neither scored nor ranked in it"
     left = f"{end.totals.sums['unasked']} questions to models were not asked"
     summary = f"{len(subjects)} subjects: {asked} questions written, {repeated} of them repeated and left out"
     return conclude(end, examination.settings.max_failure_rate, output, lost, left, summary, quiet)
 
 
-def _print(found: Results, without_self: bool) -> None:
+def _print(found: Results, left_out: Own, without_self: bool) -> None:
     means = found.without_self if without_self else found.systems
-    self_marks = "without marks by itself" if without_self else "marks by itself too"
-    rows = [(name, *cells(marks.score), *cells(marks.wins)[:2]) for name, marks in means.items()]
-    columns = ("n", "score", "low", "high", "orders", "wins")
     print_table(
-        f"mean score of each system with its 95% interval, and share of wins ({self_marks})", "system", columns, rows
+        f"mean score of each system ({'marked by others' if without_self else 'marked by all'}), and its share of wins",
+        "system",
+        ("n", "score", "low", "high", "orders", "wins"),
+        ((name, *cells(marks.score), *cells(marks.wins)[:2]) for name, marks in means.items()),
     )
-    matrix = [(judge, *(_cell(row[system].score) for system in means)) for judge, row in found.matrix.items()]
-    print_table("mean score by judge (rows) and system, and n", "judge", list(means), matrix)
-    agreed = [*found.consistency.items(), ("all", found.overall)]
-    rows = [(name, *cells(one.tau_b), *cells(one.pairs), str(one.tied)) for name, one in agreed]
-    columns = ("n", "tau-b", "low", "high", "pairs", "same", "low", "high", "tied")
     print_table(
-        "how far scores and orders of the same answers agree: tau-b over n questions, pairs", "judge", columns, rows
+        "mean score by judge (rows) and system, and n",
+        "judge",
+        list(means),
+        (
+            (judge, *("-" if left_out(judge, system) else _cell(row[system].score) for system in means))
+            for judge, row in found.matrix.items()
+        ),
+    )
+    print_table(
+        "how far scores and orders of the same answers agree: tau-b over n questions, pairs put in the same order",
+        "judge",
+        ("n", "tau-b", "low", "high", "pairs", "same", "low", "high", "tied"),
+        (
+            (name, *cells(one.tau_b), *cells(one.pairs), str(one.tied))
+            for name, one in (*found.consistency.items(), ("all", found.overall))
+        ),
     )
 
 

@@ -31,7 +31,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "sample",
     )
     + ("strata", "swap"),
-    "Method": ("method", "option", "template", "template_variable", "samples", "seed"),
+    "Method": ("method", "option", "template", "template_variable", "constrain", "samples", "seed"),
     "Judging": ("on_failure", "judge", "panel", "escalate", "exam", "pass_mark"),
     "Examples": ("examples", "shots", "select"),
     "Model": (
@@ -39,6 +39,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "base_url",
         "model_id",
         "engine_option",
+        "architecture",
         "temperature",
         "context",
         "passage_tokens",

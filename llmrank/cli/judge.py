@@ -114,7 +114,7 @@ def judge(
     ] = False,
     **given: Any,
 ) -> int:
-    """Judge the relevance of documents with a large language model, and write qrels.
+    """Judge relevance with a large language model, and write qrels.
 
     A label that cannot be read is asked for once more with the format restated (--no-retry-format: not); one that
     still cannot is never a 0: it is left out of the qrels, and the judgments say why. Grades are whole numbers: the

@@ -72,7 +72,10 @@ def show(
     prompt = record["request"][1]
     for role, content in prompt if isinstance(prompt, list) else [("prompt", prompt)]:
         print(f"--- {role}\n{content}")
-    print(f"--- reply\n{record['reply'][0]}")
+    text, _, reasoning, *_ = record["reply"]
+    if reasoning:
+        print(f"--- reasoning\n{reasoning}")
+    print(f"--- reply\n{text}")
 
 
 def export(

@@ -20,6 +20,20 @@ COMMANDS: dict[str, Entry | Entries] = {
     "rerank": Entry("Rerank a run with a large language model.", "llmrank.cli.rerank:rerank"),
     "judge": Entry("Judge relevance with a large language model, and write qrels.", "llmrank.cli.judge:judge"),
     "compare": Entry("Compare items two by two with a large language model.", "llmrank.cli.compare:compare"),
+    "trace": Entry(
+        "Measure generated answers against the passages that they were written from (TRACe).",
+        "llmrank.cli.trace:trace",
+    ),
+    "crosscheck": Entry(
+        "Check what each system claims against what the other systems answered.", "llmrank.cli.crosscheck:crosscheck"
+    ),
+    "examine": Entry(
+        "Examine models by models: questions with follow-ups, scores and orders.", "llmrank.cli.examine:examine"
+    ),
+    "topics": Entry(
+        "Write synthetic queries for documents, and keep those that find their own document again.",
+        "llmrank.cli.topics:topics",
+    ),
     "plan": Entries(
         "Say what a job will cost, before anything is sent.",
         "llmrank plan rerank --requests requests.jsonl --backend openai:gpt-4o-mini",

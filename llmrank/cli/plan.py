@@ -37,7 +37,7 @@ def rerank(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", hidden=True)] = False,
     **given: Any,
 ) -> None:
-    """Price a reranking job: the flags are those of `llmrank rerank`.
+    """Price a reranking job: its flags are those of `llmrank rerank`.
 
     First attempts against an empty ledger; with --ledger given, what it holds is subtracted. One number where the
     answers do not matter; else a range, with the mean of 20 simulated runs. --output, --report, --manifest, --teacher,
@@ -74,7 +74,7 @@ def judge(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", hidden=True)] = False,
     **given: Any,
 ) -> None:
-    """Price a judging job: the flags are those of `llmrank judge`.
+    """Price a judging job: its flags are those of `llmrank judge`.
 
     First attempts against an empty ledger; with --ledger given, what it holds is subtracted. One number where the
     answers do not matter, else a range. An exam is not counted. --output, --judgments, --report, --manifest and
@@ -122,6 +122,8 @@ def _print(planned: Plan, job: Reranker | Labeller, latency: float, title: str) 
     ]
     if planned.cost is not None:
         lines.append(("USD", planned.cost))
+    if planned.flops is not None:
+        lines.append(("PetaFLOP", planned.flops.scaled(1e-15).rounded(3)))
     lines.append(("seconds", planned.seconds))
     for name, estimate in lines:
         print(f"  {name + ':':18} {_text(estimate)}")

@@ -16,7 +16,7 @@ from llmrank.errors import InputError
 
 if TYPE_CHECKING:
     from llmrank.agree.results import Figure
-    from llmrank.judge.talk import OnProgress, TalkEnd
+    from llmrank.judge.talkjob import OnProgress, TalkEnd
 
 Flags = TypeVar("Flags", bound=BaseModel)
 Manifest = Annotated[

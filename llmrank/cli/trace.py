@@ -55,9 +55,9 @@ def trace(
     quiet: Quiet = False,
     **given: Any,
 ) -> int:
-    """Measure generated answers against their passages: relevance, utilisation, completeness, adherence (TRACe).
+    """Measure generated answers against the passages that they were written from (TRACe).
 
-    A model names the sentences of the passages that bear on the question and those that the answer used, and the
+    The figures are relevance, utilisation, completeness and adherence. A model names the sentences of the passages that bear on the question and those that the answer used, and the
     sentences of the answer that the passages support. A figure that a reply does not tell is null, never 0. Means are
     over the answers that have the figure, questions drawn again for the 95% interval.
 
@@ -69,7 +69,8 @@ def trace(
     from llmrank.agree.resampling import Resampling
     from llmrank.data.files import spooled
     from llmrank.judge.rag import Tracer, iter_answers, trace_figures
-    from llmrank.judge.talk import Files, ask_all, describe, rows_text
+    from llmrank.judge.talk import rows_text
+    from llmrank.judge.talkjob import Files, ask_all, describe
 
     ours, settings = split(given, TraceFlags, Settings)
     job = checked(TraceFlags, ours, ("answers", "backend"))
@@ -99,7 +100,7 @@ def trace(
     figures = trace_figures(traces, Resampling(seed=tracer.settings.seed))
     failed = statuses["failed"]
     if as_json:
-        told = {"answers": total, "failed_answers": failed, "unit": job.unit}
+        told: dict[str, Any] = {"answers": total, "failed_answers": failed, "unit": job.unit}
         told["figures"] = {name: figure.json() for name, figure in figures.items()}
         print(json.dumps({**told, **end.json(), "output": output}))
     elif not quiet and output != "-":

@@ -17,12 +17,10 @@ from llmrank.data.types import Document, Query
 from llmrank.errors import InputError
 from llmrank.judge.judgment import Judgment, Source, whole
 from llmrank.judge.recipes import Asking, Count, find
-from llmrank.llm.types import Backend, Constraint, Request
+from llmrank.llm.types import Backend
 from llmrank.questions import Answer, Grade, Question
 from llmrank.templates import Template, load
 from llmrank.voice import Voices
-
-BRIEF = 16  # tokens of a reply that has room for a label and nothing else
 
 
 class Grader:
@@ -44,9 +42,8 @@ class Grader:
         if variables:
             main = Template(main.text, origin=main.origin, variables=variables)
         self.template = main
-        self.constrain = constrain
         self.parts = self.recipe.parts(**self.options)
-        self.voices = {"": models.voice(main, backend)}
+        self.voices = {"": models.voice(main, backend, constrain=constrain)}
         """The template and the model of each part of the recipe, by the name under which it asks."""
         for name, part in self.parts.items():
             of_part = part.template if isinstance(part.template, Template) else load(part.template)
@@ -132,9 +129,8 @@ class Grader:
         """What asks the questions of each part about one query."""
         made = {}
         for part, tally in tallies.items():
-            kind = _Held if self.constrain and not part else TemplateAsk
             manner = self.voices[part].manner() if manners is None else manners[part]
-            made[part] = kind(manner, query, tally, sample=sample, documents=documents)
+            made[part] = TemplateAsk(manner, query, tally, sample=sample, documents=documents)
         return made
 
     def _samples(self, query: Query, tallies: Mapping[str, Tally], documents: Sequence[Document]) -> list[_Sample]:
@@ -231,13 +227,7 @@ class Grader:
                 f"--template {template.name} asks `{template.question}`; a judge needs a template that asks "
                 f"`{recipe.question}`, such as relevance/umbrela"
             )
-        held = ("choice",) if self.constrain else ()
-        if self.constrain and (not template.header.labels or template.header.completion_tokens > 4 * BRIEF):
-            raise InputError(
-                f"--constrain holds the reply to one of the labels; {template.name} "
-                + ("lets the model reason before its label" if template.header.labels else "has none, it asks a score")
-            )
-        self.voices[""].check((*recipe.needs, *held), who)
+        self.voices[""].check(recipe.needs, who)
         for name, part in self.parts.items():
             voice = self.voices[name]
             if voice.template.question != part.question:
@@ -277,16 +267,6 @@ class _Witness(Ask):
         answer = await self._inner.answer(question)
         self.asked.append(question)
         return answer
-
-
-class _Held(TemplateAsk):
-    """Asks with the reply held to the template's labels, so that nothing can fail to parse."""
-
-    def request(self, question: Question) -> Request | Answer:
-        request = super().request(question)
-        if isinstance(request, Request):
-            request.constraint = Constraint("choice", list(self.template.header.labels))
-        return request
 
 
 def together(samples: Sequence[Judgment], *, mean: bool = False) -> Judgment:

@@ -34,16 +34,21 @@ _SCHEMA = (
     "rank INTEGER, runs INTEGER, stratum TEXT, UNIQUE (query_id, doc_id))",
     "CREATE TABLE hits (run INTEGER, query_id TEXT, doc_id TEXT, score REAL, line INTEGER, "
     "UNIQUE (run, query_id, doc_id))",
+    "CREATE TABLE shown (run INTEGER, query_id TEXT, doc_id TEXT, rank INTEGER, line INTEGER)",
     "CREATE TABLE judged (query_id TEXT, doc_id TEXT, grade INTEGER, line INTEGER, PRIMARY KEY (query_id, doc_id))"
     " WITHOUT ROWID",
 )
 # trec_eval's order: by score as a 32-bit float, ties by document id, both falling.
+_SHOWN = """
+INSERT INTO shown SELECT run, query_id, doc_id, rank, line FROM (
+    SELECT *, row_number() OVER (PARTITION BY run, query_id ORDER BY score DESC, doc_id DESC) AS rank FROM hits
+) WHERE rank <= ?
+"""
 _POOL = """
 INSERT INTO pairs (query_id, doc_id, source, line, rank, runs)
-SELECT query_id, doc_id, run, line, min(rank), count(*) FROM (
-    SELECT *, row_number() OVER (PARTITION BY run, query_id ORDER BY score DESC, doc_id DESC) AS rank FROM hits
-) JOIN (SELECT query_id AS topic, min(rowid) AS first FROM hits GROUP BY query_id) ON topic = query_id
-WHERE rank <= ? GROUP BY query_id, doc_id ORDER BY first, min(rank), run, line
+SELECT query_id, doc_id, run, line, min(rank), count(*) FROM shown
+JOIN (SELECT query_id AS topic, min(rowid) AS first FROM hits GROUP BY query_id) ON topic = query_id
+GROUP BY query_id, doc_id ORDER BY first, min(rank), run, line
 """
 _UNKNOWN = (
     "SELECT query_id, source, line FROM pairs WHERE query_id NOT IN (SELECT id FROM queries) ORDER BY place LIMIT 1"
@@ -125,6 +130,8 @@ class JudgeInputs:
         """Pairs that were listed more than once; each is judged once."""
         self.human: Source | None = None
         """The human judgments that come out as they are, before the new ones."""
+        self.systems = 0
+        """How many runs all of whose first documents are judged."""
         self.strata: dict[str, dict[str, int]] = {}
         """Pairs and drawn pairs of each stratum."""
 
@@ -144,6 +151,8 @@ class JudgeInputs:
                 insert_query(database, query_file, query.id, line, *rest)
             files = inputs._load(wanted)
             inputs._check_queries(files, query_file)
+            if not (wanted.holes_only or wanted.sample):
+                inputs.systems = len(wanted.runs)
             if wanted.sample is not None:
                 inputs._draw(wanted)
             documents.want(row[0] for row in database.execute("SELECT DISTINCT doc_id FROM pairs"))
@@ -186,6 +195,11 @@ class JudgeInputs:
     def names(self) -> Iterator[tuple[int, str, str]]:
         """Place, query and document of each pair, in their order."""
         yield from self._database.execute("SELECT place, query_id, doc_id FROM pairs ORDER BY place")
+
+    def shown(self) -> Iterator[tuple[int, int, str]]:
+        """Place, number of the run and query of each pair that a run has among its first documents."""
+        columns = "SELECT place, run, query_id FROM shown JOIN pairs USING (query_id, doc_id) ORDER BY place, run"
+        yield from self._database.execute(columns)
 
     def exam(self, qrels: Source) -> Iterator[tuple[Pairs, tuple[int, ...]]]:
         """The pairs of an exam as units of work, with their human grades."""
@@ -239,7 +253,8 @@ class JudgeInputs:
             files = [self._resources_of(run) for run in wanted.runs]
             for number, run in enumerate(files):
                 self._load_run(number, run)
-            self._database.execute(_POOL, (wanted.depth,))
+            self._database.execute(_SHOWN, (wanted.depth,))
+            self._database.execute(_POOL)
             self._database.execute("DROP TABLE hits")
         elif wanted.pairs is not None:
             files = [self._resources_of(wanted.pairs)]

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from llmrank.aggregate.panels import separability
 from llmrank.data.qrels import format_grade
 from llmrank.jobs.outputs import Outputs, write
 from llmrank.jobs.spool import Spool
@@ -24,6 +26,7 @@ from llmrank.llm.client import Totals
 
 HUMAN = -(1 << 40)  # the place of the human lines: before all others
 DROP, ERROR = "drop", "error"
+Numbers = NDArray[np.float64]
 
 
 @dataclass(slots=True)
@@ -83,7 +86,7 @@ def run_judging(
     if votes is not None:
         for place, judgment in votes.concluded(inputs) if labeller.late else ():
             files.label(place, judgment)
-        result.panel = votes.diagnosis()
+        result.panel = votes.diagnosis(inputs)
     outputs.finish(lines)
     if files.judgments is not None and outputs.judgments is not None:
         write(outputs.judgments, files.judgments.ordered())
@@ -161,10 +164,37 @@ class _Votes:
             self._finals[row] = float("nan") if judgment.grade is None else judgment.grade
             yield place, judgment
 
-    def diagnosis(self) -> dict[str, Any]:
-        return self._panel.diagnosis(self._table(), np.frombuffer(self._finals, dtype=np.float32).astype(np.float64))
+    def diagnosis(self, inputs: JudgeInputs) -> dict[str, Any]:
+        table, finals = self._table(), np.frombuffer(self._finals, dtype=np.float32).astype(np.float64)
+        told = self._panel.diagnosis(table, finals)
+        if inputs.systems > 1:
+            columns = dict(zip([*self._panel.graders, "panel"], [*table.T, finals], strict=True))
+            told["separability"] = self._separability(inputs, columns)
+        return told
 
-    def _table(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _separability(self, inputs: JudgeInputs, columns: Mapping[str, Numbers]) -> dict[str, Any]:
+        """Which share of the pairs of runs each judge's labels tell apart, by the mean grade of their documents."""
+        row_of = {place: row for row, place in enumerate(self._places)}
+        topics: dict[str, int] = {}
+        rows, cells = array("q"), array("q")
+        for place, run, query_id in inputs.shown():
+            if place in row_of:
+                rows.append(row_of[place])
+                cells.append(topics.setdefault(query_id, len(topics)) * inputs.systems + run)
+        at, size = np.frombuffer(cells, dtype=np.int64), len(topics) * inputs.systems
+        told = {}
+        for name, grades in columns.items():
+            given = grades[np.frombuffer(rows, dtype=np.int64)]
+            known = ~np.isnan(given)
+            count = np.bincount(at[known], minlength=size)
+            total = np.bincount(at[known], weights=given[known], minlength=size)
+            means = np.divide(total, count, out=np.full(size, np.nan), where=count > 0)
+            found = separability(means.reshape(-1, inputs.systems), seed=self._panel.settings.seed)
+            value = None if found.value is None else round(found.value, 6)
+            told[name] = {"value": value, "pairs": found.pairs, "note": found.note}
+        return told
+
+    def _table(self) -> Numbers:
         flat = np.frombuffer(self._grades, dtype=np.float32).astype(np.float64)
         return flat.reshape(-1, len(self._panel.graders))
 

@@ -166,6 +166,7 @@ class JudgeTotals:
 
     def spent(self, labelled: Labelled) -> None:
         """Counts what was asked and what it cost."""
+        self.pairs += len(labelled.verdicts)
         for template, tally in labelled.tallies:
             counts = self.templates.setdefault(template, Counter())
             for name in SUMMED:
@@ -179,7 +180,6 @@ class JudgeTotals:
 
     def add_label(self, place: int, judgment: Judgment) -> None:
         """Counts one label."""
-        self.pairs += 1
         self.labels[judgment.status] += 1
         if judgment.grade is not None:
             self.grades[judgment.grade] += 1

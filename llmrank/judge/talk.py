@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import platform
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Coroutine, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import orjson
 
-import llmrank
 from llmrank.agree.resampling import Resampling, Sample
 from llmrank.agree.results import Figure
 from llmrank.ask.examples import Picked
 from llmrank.ask.loops import Background
 from llmrank.ask.tally import Tally
-from llmrank.ask.templated import TemplateAsk
-from llmrank.data.files import file_sha256
+from llmrank.ask.templated import Manner, TemplateAsk
 from llmrank.data.types import Document, Query
 from llmrank.errors import InputError
-from llmrank.jobs.outputs import Outputs
-from llmrank.jobs.spool import Spool
 from llmrank.jobs.stream import stream
-from llmrank.jobs.work import JobEnd, work
-from llmrank.judge.judgment import SUMMED, Source
-from llmrank.llm.client import Client, Totals
-from llmrank.llm.types import Backend, identity_of
+from llmrank.judge.judgment import Source
+from llmrank.llm.client import Client
+from llmrank.llm.types import Backend
 from llmrank.questions import Answer, Grade, Order, Question, Status, Written
 from llmrank.settings import Settings
 from llmrank.templates import Template, load
@@ -91,6 +85,7 @@ class Talk(Generic[In, Out]):
                     f"`{part.question}`"
                 )
             self.voices[name].check(part.needs, who)
+        self._manners: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Manner]] = WeakKeyDictionary()
         self._background = Background(self.models)
 
     async def work(self, request: In) -> Worked[Out]:
@@ -108,6 +103,7 @@ class Talk(Generic[In, Out]):
 
     async def numbered(self, requests: Iterable[In], /) -> AsyncIterator[tuple[int, Worked[Out]]]:
         """What comes of each request with its place, from 0, as it is done; in bounded memory."""
+        self._manners.pop(asyncio.get_running_loop(), None)
         async for numbered in stream(requests, self.work, self.client().prompts, lambda request: True):
             yield numbered
 
@@ -117,7 +113,18 @@ class Talk(Generic[In, Out]):
 
     async def aclose(self) -> None:
         """Closes the running loop's clients. The end of the loop does so too."""
+        self._manners.pop(asyncio.get_running_loop(), None)
         await self.models.aclose()
+
+    def manners(self) -> dict[str, Manner]:
+        """How the questions of each part are put: the same from a stream's beginning to its end.
+
+        Asking for a client anew would let one that was refused try again, once for every conversation begun.
+        """
+        loop = asyncio.get_running_loop()
+        if (known := self._manners.get(loop)) is None:
+            known = self._manners[loop] = {part: voice.manner() for part, voice in self.voices.items()}
+        return known
 
     def close(self) -> None:
         """Closes what `run` opened. Not calling it loses nothing."""
@@ -135,7 +142,7 @@ class Conversation:
 
     def __init__(self, talk: Talk[Any, Any], query: Query, examples: Mapping[str, Picked] | None = None) -> None:
         """examples: worked examples for a part, by its name."""
-        self._talk = talk
+        self._manners = talk.manners()
         self._query = query
         self._examples = examples or {}
         self._asks: dict[str, TemplateAsk] = {}
@@ -174,19 +181,19 @@ class Conversation:
         return told.source._replace(status=status, reason=reason)
 
     def worked(self, value: Out) -> Worked[Out]:
-        voices = self._talk.voices
-        return Worked(value, tuple((voices[part].template.name, tally) for part, tally in self._tallies.items()))
+        named = ((self._manners[part].template.name, tally) for part, tally in self._tallies.items())
+        return Worked(value, tuple(named))
 
     async def _told(self, question: Question) -> tuple[Answer, Source]:
         ask = self._asks.get(question.by) or self._opened(question.by)
         answer, exchange, *_ = await ask.evidence(question)
-        voice = self._talk.voices[question.by]
+        manner = self._manners[question.by]
         reply = exchange.reply if exchange is not None else None
         return answer, Source(
             question.by,
-            voice.template.name,
-            voice.template.hash,
-            voice.clients.current().identity.model,
+            manner.template.name,
+            manner.template.hash,
+            manner.client.identity.model,
             exchange.key.hex() if exchange is not None and exchange.key else None,
             None if reply is None else reply.text,
             answer.status,
@@ -195,7 +202,7 @@ class Conversation:
 
     def _opened(self, part: str) -> TemplateAsk:
         tally = self._tallies[part] = Tally(ends=self._ends)
-        manner = self._talk.voices[part].manner()
+        manner = self._manners[part]
         if (picked := self._examples.get(part)) is not None:
             manner = replace(manner, examples=lambda query, documents: picked)
         ask = self._asks[part] = TemplateAsk(manner, self._query, tally)
@@ -212,117 +219,6 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
-
-
-@dataclass(slots=True)
-class TalkTotals:
-    """The sums of a job."""
-
-    done: int = 0
-    """Units of work that are done."""
-    sums: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    """How often a question failed for each reason."""
-    repairs: Counter[str] = field(default_factory=Counter)
-    cut: int = 0
-    cost: float | None = None
-    templates: dict[str, Counter[str]] = field(default_factory=dict)
-
-    def add(self, worked: Worked[Any]) -> None:
-        self.done += 1
-        for template, tally in worked.tallies:
-            counts = self.templates.setdefault(template, Counter())
-            for name in (*SUMMED, "unasked"):
-                self.sums[name] += getattr(tally, name)
-                counts[name] += getattr(tally, name)
-            self.reasons.update(tally.reasons)
-            self.repairs.update(tally.repairs)
-            self.cut += len(tally.cut)
-            if tally.cost is not None:
-                self.cost = (self.cost or 0.0) + tally.cost
-
-    @property
-    def failure_rate(self) -> float:
-        """Share of the questions that failed."""
-        return self.sums["failed"] / self.sums["questions"] if self.sums["questions"] else 0.0
-
-    def json(self) -> Row:
-        return {
-            **{name: self.sums[name] for name in (*SUMMED, "unasked")},
-            "cut": self.cut,
-            "cost": self.cost,
-            "failure_rate": self.failure_rate,
-            "reasons": dict(self.reasons.most_common()),
-            "repairs": dict(self.repairs.most_common()),
-            "templates": {name: {c: counts[c] for c in SUMMED[:4]} for name, counts in sorted(self.templates.items())},
-        }
-
-
-@dataclass(slots=True)
-class TalkEnd(JobEnd):
-    """How a job ended."""
-
-    totals: TalkTotals = field(default_factory=TalkTotals)
-
-    def json(self) -> Row:
-        return {**self.totals.json(), "ended_by": self.ended_by}
-
-
-OnProgress = Callable[[TalkEnd, Totals], None]
-
-
-def ask_all(
-    talk: Talk[In, Out],
-    requests: Iterable[In],
-    outputs: Outputs,
-    lines: Callable[[Out], str],
-    on_progress: OnProgress | None = None,
-    end: TalkEnd | None = None,
-) -> tuple[TalkEnd, Spool]:
-    """Asks everything; how that ended, and what `lines` makes of each result, in OUT.partial until it is finished.
-
-    `end`: that of an earlier part of the job, which goes on.
-    """
-    ended = end or TalkEnd()
-    spool: Spool | None = None
-
-    def begin() -> Spool:
-        nonlocal spool
-        spool = Spool(outputs.partial)
-        return spool
-
-    def take(place: int, worked: Worked[Out]) -> None:
-        assert spool is not None
-        spool.write(place, lines(worked.value))  # before it counts as done
-        ended.totals.add(worked)
-
-    def progress(spent: Totals) -> None:
-        if on_progress is not None:
-            on_progress(ended, spent)
-
-    before = ended.ended_by
-    written = asyncio.run(work(talk, requests, begin, take, ended, progress))
-    ended.ended_by = ended.ended_by or before
-    return ended, written
-
-
-class Files(Outputs):
-    """The files of a job: the main output, its manifest, and further ones by the names of their flags."""
-
-    further: Mapping[str, str | None] = {}
-
-    @classmethod
-    def of(cls, output: str, manifest: str | None, **further: str | None) -> Files:
-        """Raises InputError for a path that cannot be written."""
-        files = cls(output, manifest=manifest)
-        files.further = further
-        files.check()
-        return files
-
-    @property
-    def by_flag(self) -> dict[str, str]:
-        named = {f"--{name}": path for name, path in self.further.items() if path is not None}
-        return {**Outputs.by_flag.fget(self), **named}  # type: ignore[attr-defined]  # a named tuple has no super()
 
 
 def rows_text(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -347,35 +243,12 @@ def mean_figure(values: Iterable[tuple[Hashable, float]], by: str, settings: Res
         return Figure(None, None, None, 0, "there is nothing to take the mean of")
     rows = np.array(list(units.values()), dtype=np.float64)
     sample = Sample.of_units(rows, settings, by, size=lambda some: np.asarray(some[:, 1]))
-    return sample.figure(
-        lambda sums: np.asarray(sums[..., 0] / sums[..., 1]), n, "there is nothing to take the mean of"
-    )
 
+    def mean(sums: Any) -> Any:
+        total, count = sums[..., 0], sums[..., 1]
+        return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
 
-def describe(talk: Talk[Any, Any], config: Mapping[str, Any], inputs: Iterable[str | None]) -> Row:
-    """The manifest: versions, models, templates, flags and the hashes of the inputs; no key and no credentials."""
-    settings = talk.settings
-    told = {**config, **settings.model_dump(mode="json"), "base_url": getattr(talk.models.backend, "origin", None)}
-    parts = {}
-    for name, voice in talk.voices.items():
-        model, template = identity_of(voice.backend)._asdict(), voice.template
-        parts[name] = {
-            "model": model | ({"model": settings.model_id} if settings.model_id else {}),
-            "template": {
-                "name": template.name,
-                "version": template.header.version,
-                "hash": template.hash,
-                "variables": dict(template.variables),
-                "text": template.text,
-            },
-        }
-    return {
-        "llmrank": llmrank.__version__,
-        "python": platform.python_version(),
-        "parts": parts,
-        "inputs": {path: None if path == "-" else file_sha256(path) for path in inputs if path is not None},
-        "config": {name: value for name, value in told.items() if value is not None},
-    }
+    return sample.figure(mean, n, "there is nothing to take the mean of")
 
 
 def same_model(one: str | Backend, other: str | Backend) -> bool:

@@ -20,7 +20,8 @@ from llmrank.data.wanted import WantedDocuments, temporary_database
 from llmrank.errors import InputError
 from llmrank.jobs.outputs import Outputs, write
 from llmrank.judge.roundtrip import Corpus, Found, full_text, nearest
-from llmrank.judge.talk import Files, OnProgress, Row, TalkEnd, ask_all, rows_text
+from llmrank.judge.talk import Row, rows_text
+from llmrank.judge.talkjob import Files, OnProgress, TalkEnd, ask_all
 from llmrank.judge.topics import (
     Checked,
     Checker,
@@ -75,6 +76,11 @@ class TopicEnd(TalkEnd):
         return {**told, "queries": queries | {"dropped": dropped}, **TalkEnd.json(self)}
 
 
+def corpus_of(path: Source) -> Corpus:
+    """The documents of a file, as often as they are wanted."""
+    return lambda: (document for _, document in iter_corpus(path))
+
+
 def documents_of(corpus: Corpus, name: Source, count: int, seed: int) -> tuple[list[Document], int]:
     """The documents to write for, and how many of the corpus are too short; the whole corpus is read and checked."""
     documents, short = drawn(corpus, count, seed)
@@ -103,10 +109,6 @@ def run_topics(
     Until then OUT.partial holds the queries written so far, with their provenance. `files.further` may name `qrels`,
     `provenance` and `triples`.
     """
-
-    def again() -> Iterator[Document]:
-        return (document for _, document in iter_corpus(corpus))
-
     end = TopicEnd(documents=len(documents), short=short)
     written: dict[str, tuple[Topic, ...]] = {}
 
@@ -116,12 +118,34 @@ def run_topics(
 
     _, spool = ask_all(writer, documents, files, take, on_progress, end)
     topics = [topic for document in documents for topic in written.get(document.id, ()) if topic.status != "unasked"]
+    try:
+        _round_trip(writer, checker, topics, corpus, trip, files, on_progress, end)
+    except InputError as error:
+        if end.totals.sums["calls"]:
+            error.exit_code = 1  # not the 2 that says that nothing was sent
+        raise
+    spool.remove()
+    files.write_manifest(manifest)
+    return end
+
+
+def _round_trip(
+    writer: Writer,
+    checker: Checker | None,
+    topics: list[Topic],
+    corpus: Source,
+    trip: RoundTrip,
+    files: Files,
+    on_progress: OnProgress | None,
+    end: TopicEnd,
+) -> None:
+    """Decides which topics are kept, and writes the files."""
     topics = without_repeats(topics, (training.query for training in writer.training))
     texts = {topic.id: topic.text for topic in topics if topic.open and topic.text is not None}
-    wants_near = trip.top or checker is not None or files.further.get("triples")
-    depth = max(trip.top, trip.negative_depth, trip.check_depth)
-    found = nearest(texts, again, depth) if wants_near else {}
-    if wants_near:
+    found: Mapping[str, Sequence[Found]] = {}
+    if trip.top or checker is not None or files.further.get("triples"):
+        depth = max(trip.top, trip.negative_depth, trip.check_depth)
+        found = nearest(texts, corpus_of(corpus), depth)
         topics = by_lexical_rank(topics, found, trip.top)
     if trip.run is not None:
         topics = by_run(topics, trip.run, trip.top)
@@ -136,9 +160,6 @@ def run_topics(
         same = {topic.id: _same_text(topic, found.get(topic.id, ()), near) for topic in topics if topic.why == "kept"}
         made = triples(topics, found, same, trip.negatives, writer.settings.seed) if found else iter(())
         _write(files, topics, made, near, end)
-    spool.remove()
-    files.write_manifest(manifest)
-    return end
 
 
 def _checked(
@@ -167,9 +188,10 @@ def _checked(
         checked[one.query_id] = one
         return ""
 
+    end.later = True
     _, spool = ask_all(checker, requests(), Outputs("-"), take, on_progress, end)
     spool.remove()
-    return by_grades(topics, checked, order, trip.check_top)
+    return by_grades(topics, checked, order, trip.check_top, checker.voices[""].template.header.labels)
 
 
 def _same_text(topic: Topic, near: Iterable[Found], texts: WantedDocuments) -> frozenset[str]:

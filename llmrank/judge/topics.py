@@ -253,9 +253,15 @@ def by_run(topics: Iterable[Topic], run: Mapping[str, Sequence[str]], top: int) 
 
 
 def by_grades(
-    topics: Iterable[Topic], checked: Mapping[str, Checked], order: Mapping[str, Sequence[str]], top: int
+    topics: Iterable[Topic],
+    checked: Mapping[str, Checked],
+    order: Mapping[str, Sequence[str]],
+    top: int,
+    labels: Mapping[str, float] | None = None,
 ) -> list[Topic]:
     """The same by grades of `order`'s documents, of which equal ones keep their order.
+
+    labels: the values of the template's labels; where their probabilities are known the expected one is the grade.
 
     Where the source document's own grade failed nothing is known (`check-failed`); another document whose grade failed
     is left out of the order.
@@ -269,7 +275,7 @@ def by_grades(
         elif own is None:
             told.append(replace(topic, why="not-checked"))
         else:
-            values = {d: g.answer.value for d, g in grades.items() if g.answer.usable and g.answer.value is not None}
+            values = {d: value for d, g in grades.items() if (value := _expected(g.answer, labels or {})) is not None}
             topic = replace(topic, graded=values, ungraded=len(order[topic.id]) - len(values), score_source=own.source)
             if topic.document.id not in values:
                 told.append(replace(topic, why="check-failed"))
@@ -367,6 +373,14 @@ def _examples(training: Sequence[TrainingQuery], name: str, settings: Settings) 
             raise InputError.at(name, one.line, "none of its documents is relevant; a query is shown with one that is")
     select = cast(Select, settings.select)
     return Examples(name, training, shots=settings.shots, select=select, seed=settings.seed)
+
+
+def _expected(grade: Grade, labels: Mapping[str, float]) -> float | None:
+    if not grade.usable or grade.value is None:
+        return None
+    if grade.distribution is not None and all(label in labels for label in grade.distribution):
+        return round(sum(p * labels[label] for label, p in grade.distribution.items()), 9)
+    return grade.value
 
 
 def _best(training: TrainingQuery) -> Judged:

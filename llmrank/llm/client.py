@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -50,6 +50,13 @@ class Exchange(NamedTuple):
     @property
     def unasked(self) -> bool:
         return self.reply is None and self.failure is None
+
+
+class Named(NamedTuple):
+    """What a request is in the ledger."""
+
+    canonical: bytes
+    key: bytes
 
 
 @dataclass(slots=True)
@@ -109,24 +116,32 @@ class Client:
         self._tokens = Rate(self.tpm) if self.tpm else None
         self._flying: dict[bytes, asyncio.Future[Exchange]] = {}
         self._proven = not getattr(self.backend, "remote", False)
+        self._load: Callable[[], Awaitable[None]] | None = getattr(self.backend, "ready", None)
         self._first = asyncio.Lock()
         self._paused_until = 0.0
         self.refused: BackendRefused | None = None
 
     async def ask(
-        self, request: Request, *, remaining: float = 0.0, fresh: bool = False, spent: list[float] | None = None
+        self,
+        request: Request,
+        *,
+        remaining: float = 0.0,
+        fresh: bool = False,
+        spent: list[float] | None = None,
+        missing: Named | None = None,
     ) -> Exchange:
         """One request's reply. `remaining`: rounds the asking query has before it; `fresh`: not from the ledger.
 
-        spent: takes the cost of every attempt, also where the asker is cancelled and gets no reply.
+        spent: takes the cost of every attempt, also where the asker is cancelled and gets no reply. missing: the
+        request's name, where it was just found not to be in the ledger.
         """
-        canonical = request.canonical(self.identity)
-        key = ledger_key(canonical)
+        canonical, key = missing or self.named(request)
         while (flying := self._flying.get(key)) is not None:
             await asyncio.wait({flying})  # not `await flying`: the first asker's end must not be this one's
             if not flying.cancelled():
                 return flying.result()._replace(calls=0, reused=True, cost=None)
-        if not fresh and (known := self.known(key)) is not None:
+            missing = None
+        if not fresh and missing is None and (known := self.known(key)) is not None:
             self.totals.reused += 1
             return Exchange(known, reused=True, key=key)
         flying = self._flying[key] = asyncio.get_running_loop().create_future()
@@ -139,9 +154,26 @@ class Client:
             if not flying.done():
                 flying.cancel()
 
+    def named(self, request: Request) -> Named:
+        canonical = request.canonical(self.identity)
+        return Named(canonical, ledger_key(canonical))
+
     def known(self, key: bytes) -> Reply | None:
         """The reply that the ledger holds."""
-        if self.ledger is None or (found := self.ledger.get(key)) is None:
+        return None if self.ledger is None else self._of_origin(self.ledger.get(key))
+
+    def at_rest(self, keys: Sequence[bytes]) -> list[Reply | None]:
+        """The replies that the ledger holds, where nothing that is in flight may change them."""
+        flying, ledger = self._flying, self.ledger
+        if ledger is None:
+            return [None] * len(keys)
+        if len(keys) == 1:
+            return [None if keys[0] in flying else self._of_origin(ledger.get(keys[0]))]
+        found = ledger.several(keys)
+        return [None if key in flying else self._of_origin(found.get(key)) for key in keys]
+
+    def _of_origin(self, found: tuple[Reply, str] | None) -> Reply | None:
+        if found is None:
             return None
         reply, origin = found
         if origin != self.origin and self.origin:
@@ -165,6 +197,9 @@ class Client:
     ) -> Exchange:
         if getattr(self.backend, "ledger_path", None) is not None:  # a replayed ledger: there is nobody to send it to
             return Exchange(None, Failure("not-in-ledger"), key=key)
+        if self._load is not None:  # an engine in this process: how long it takes to load is no request's time
+            await self._load()
+            self._load = None
         await self.slots.acquire(remaining)
         try:  # the slot is kept until the reply is committed
             outcome, calls, cost = await self._attempts(request, spent)

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +75,12 @@ class Ledger:
         except sqlite3.DatabaseError as error:
             raise damaged(self.path, error) from error
         return None if found is None else (Reply.loads(found[0]), found[1])
+
+    def several(self, keys: Sequence[bytes]) -> dict[bytes, tuple[Reply, str]]:
+        """Those of the stored replies that are there, each as `get` gives it, read at once."""
+        places = ", ".join("?" * len(keys))
+        found = self.query(f"SELECT key, reply, origin FROM replies WHERE key IN ({places})", tuple(keys))
+        return {key: (Reply.loads(reply), origin) for key, reply, origin in found}
 
     async def put(self, row: Row, *, replace: bool = False) -> None:
         """Returns when the reply is committed. A reply that is there already stays, unless `replace`."""

@@ -201,6 +201,7 @@ FAILURES: dict[str, FailureKind] = {
     "unknown-model": FailureKind(False, True, False, "the server does not know the model"),
     "not-in-ledger": FailureKind(False, False, False, "the replayed ledger holds no such reply"),
     "does-not-fit": FailureKind(False, False, False, "the question does not fit the context"),
+    "engine-stopped": FailureKind(False, True, False, "the engine in this process stopped"),
     "backend-error": FailureKind(False, False, True, "the backend raised an error"),
 }
 

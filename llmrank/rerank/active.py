@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from functools import lru_cache
 from math import gcd
@@ -79,7 +78,7 @@ async def active(
     circle = {(min(i, (i + step) % n), max(i, (i + step) % n)) for i in range(n)}
     pairs = sorted(circle)[: opening(n, most)]
     for remaining in range(ROUNDS, -1, -1):
-        told = await asyncio.gather(*(ask.compare(items[a], items[b]) for a, b in pairs))
+        told = await ask.comparisons([(items[a], items[b]) for a, b in pairs])
         log += [(a, b, answer.share) for (a, b), answer in zip(pairs, told, strict=True)]
         wanted = -(-(most - len(log)) // max(1, remaining))
         if not remaining or not wanted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -105,7 +104,7 @@ async def groupwise(items: Sequence[Item], ask: Ask, *, group_size: int = 10) ->
     """
     count = -(-len(items) // group_size)
     groups = [range(i, len(items), count) for i in range(count)]
-    told = await asyncio.gather(*(ask.order([items[i] for i in group]) for group in groups))
+    told = await ask.orders([[items[i] for i in group] for group in groups])
     scores: list[float | None] = [None] * len(items)
     for group, answer in zip(groups, told, strict=True):
         for place, score in zip(group, _group_scores(answer, len(group)), strict=True):
@@ -134,7 +133,7 @@ def _drawn(blocks: Blocks, n: int, seed: int) -> list[list[int]]:
 
 
 async def _joined(items: Sequence[Item], ask: Ask, blocks: list[list[int]], aggregate: str) -> Ranked:
-    told = await asyncio.gather(*(ask.order([items[i] for i in block]) for block in blocks))
+    told = await ask.orders([[items[i] for i in block] for block in blocks])
     matches = [match for block, answer in zip(blocks, told, strict=True) for match in _wins(block, answer)]
     return aggregated(items, matches, aggregate)
 

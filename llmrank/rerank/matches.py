@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from llmrank.ask.base import Ask
@@ -11,7 +10,7 @@ from llmrank.rerank.methods import Count, Item, Ranked, between, method
 
 
 async def _played(items: Sequence[Item], ask: Ask, pairs: Sequence[tuple[int, int]]) -> list[Match]:
-    told = await asyncio.gather(*(ask.compare(items[a], items[b]) for a, b in pairs))
+    told = await ask.comparisons([(items[a], items[b]) for a, b in pairs])
     return [(a, b, answer.share) for (a, b), answer in zip(pairs, told, strict=True)]
 
 

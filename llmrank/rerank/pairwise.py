@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import combinations, pairwise
@@ -41,7 +40,7 @@ async def all_pairs(
     pairs = list(combinations(range(len(items)), 2))
     if sample < 1:
         pairs = connected_sample(len(items), pair_count(len(items), sample), seed)
-    told = await asyncio.gather(*(ask.compare(items[a], items[b]) for a, b in pairs))
+    told = await ask.comparisons([(items[a], items[b]) for a, b in pairs])
     return aggregated(items, [(a, b, answer.share) for (a, b), answer in zip(pairs, told, strict=True)], aggregate)
 
 

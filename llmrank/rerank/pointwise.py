@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -32,8 +31,7 @@ async def pointwise(items: Sequence[Item], ask: Ask) -> Ranked:
     n calls, one round. Exact up to ties of grade; equal grades keep first-stage order, and a candidate whose
     question failed keeps its place.
     """
-    grades = await asyncio.gather(*(ask.grade(item) for item in items))
-    return by_grade(items, grades)
+    return by_grade(items, await ask.grades(items))
 
 
 async def query_likelihood(items: Sequence[Item], ask: Ask) -> Ranked:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from llmrank.data.types import Document, Query
+from llmrank.flops import queries_per_petaflop
 from llmrank.questions import Answer, Question
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ class Row:
     """Training queries that no prompt shows as examples: they are the query itself, or share a document with it."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens that the server had in its prefix cache."""
+    flops: float | None = None
+    """What the replies took, where the model's architecture is known."""
     cost: float | None = None
     seconds: float = 0.0
     score_kind: str | None = None
@@ -111,6 +116,7 @@ class RowTotals:
     repairs: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     cost: float | None = None
+    flops: float | None = None
 
     def add(self, row: Row) -> None:
         self.queries += 1
@@ -121,6 +127,8 @@ class RowTotals:
         self.reasons.update(row.reasons)
         if row.cost is not None:
             self.cost = (self.cost or 0.0) + row.cost
+        if row.flops is not None:
+            self.flops = (self.flops or 0.0) + row.flops
 
     @property
     def failure_rate(self) -> float:
@@ -133,6 +141,8 @@ class RowTotals:
             "statuses": dict(self.statuses),
             **{name: self.sums[name] for name in SUMMED},
             "cost": self.cost,
+            "flops": self.flops,
+            "queries_per_petaflop": queries_per_petaflop(self.queries, self.flops),
             "repairs": dict(self.repairs.most_common()),
             "reasons": dict(self.reasons.most_common()),
         }
@@ -150,4 +160,5 @@ SUMMED = (
     "kept_out",
     "prompt_tokens",
     "completion_tokens",
+    "cached_tokens",
 )

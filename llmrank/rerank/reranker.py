@@ -324,6 +324,8 @@ def _ranking(
         kept_out=tally.kept_out,
         prompt_tokens=tally.prompt_tokens,
         completion_tokens=tally.completion_tokens,
+        cached_tokens=tally.cached_tokens,
+        flops=tally.flops,
         cost=tally.cost,
         seconds=round(seconds, 6),
         score_kind=ranked.score_kind,

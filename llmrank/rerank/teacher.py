@@ -17,7 +17,8 @@ def teacher_line(ranking: Ranking) -> str:
     `documents` stand best first; `order` are their ids, `scores` theirs in that order or null. `pairs` are the
     comparisons that were asked, each once with both its orders put together: `share` is the left document's share of
     the win, `p_left` its probability where the model gave one (instruction distillation 2311.01555; sampled pairwise
-    distillation 2507.04820). `labels` are single documents' grades, `lists` the sets and windows with what was chosen or ordered.
+    distillation 2507.04820). `labels` are single documents' grades, `lists` the sets and windows with what was chosen
+    or ordered.
     """
     return json.dumps(_taught(ranking), ensure_ascii=False) + "\n"
 

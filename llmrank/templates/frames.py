@@ -30,8 +30,12 @@ class Frame(NamedTuple):
 
     def filled(self, inserts: Sequence[str], *, exact: bool = False) -> tuple[tuple[str, str], ...]:
         """The messages with the inserts in their places, trimmed as message blocks are, unless raw or `exact`."""
-        filled = ((role, _joined(pieces, numbers, inserts)) for role, pieces, numbers in self.messages)
-        return tuple((role, text.strip("\n") if role and not exact else text) for role, text in filled)
+        return tuple(
+            [
+                (role, pieces[0] if len(pieces) == 1 else _joined(pieces, numbers, inserts, role != "" and not exact))
+                for role, pieces, numbers in self.messages
+            ]
+        )
 
 
 def marks(documents: int) -> tuple[Query, list[str]]:
@@ -88,8 +92,9 @@ def _split(content: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return tuple(parts[::2]), tuple(map(int, parts[1::2]))
 
 
-def _joined(pieces: Sequence[str], numbers: Sequence[int], texts: Sequence[str]) -> str:
+def _joined(pieces: Sequence[str], numbers: Sequence[int], texts: Sequence[str], trimmed: bool) -> str:
     parts = [""] * (2 * len(pieces) - 1)
     parts[::2] = pieces
     parts[1::2] = [texts[i] for i in numbers]
-    return "".join(parts)
+    text = "".join(parts)
+    return text.strip("\n") if trimmed else text

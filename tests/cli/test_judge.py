@@ -144,6 +144,21 @@ def test_a_panel_writes_every_member_and_the_label_that_counts(llmrank: Program)
         assert Path("out.qrels").read_bytes() == written
 
 
+def test_a_panel_tells_how_many_pairs_of_runs_it_can_tell_apart(llmrank: Program) -> None:
+    truth = read_qrels("judged.qrels")
+    worst = [line for q, of in truth.items() for line in (f"{q} Q0 {d} 1 {3 - g} x" for d, g in of.items())]
+    best = [line for q, of in truth.items() for line in (f"{q} Q0 {d} 1 {g} x" for d, g in of.items())]
+    Path("worst").write_text("\n".join(worst) + "\n")
+    Path("best").write_text("\n".join(best) + "\n")
+    runs = ("--run", "worst", "--run", "best", "--run", "best", "--pool-depth", "5")
+    judges = ("--judge", f"good={JUDGE[1]}", "--judge", f"too={JUDGE[1]}@relevance/basic")
+    done = llmrank("judge", *FILES[:4], *runs, *judges, "--output", "out.qrels", "--json", "--quiet")
+    told = json.loads(done.out)["panel"]["separability"]
+    assert told["panel"] == told["good"] == told["too"]
+    assert told["panel"]["pairs"] == 3
+    assert 0 <= told["panel"]["value"] <= 2 / 3 + 1e-6  # a run is not apart from itself
+
+
 def test_a_plan_is_what_the_job_then_does(llmrank: Program) -> None:
     for more in ((), ("--template", "relevance/binary", "--samples", "3", "--temperature", "1")):
         planned = json.loads(llmrank("plan", "judge", *JOB, "--price", "1,2", *more, "--json").out)
@@ -249,7 +264,7 @@ def test_a_job_killed_at_any_moment_is_finished_without_asking_twice(folder: Pat
         flags = (*files, "--backend", "openai:m", "--base-url", stub.url, "--ledger", "kill.ledger", "--output", "k")
         command = [sys.executable, "-m", "llmrank", "judge", *flags, "--judgments", "k.jsonl", "--quiet"]
         command += ["--concurrency", str(concurrency)]
-        for _ in range(4):
+        for _ in range(3):
             before, start = stored(), len(asked)
             kill_at = start + draw.randint(1, 400)
             process = subprocess.Popen(command)
@@ -260,7 +275,7 @@ def test_a_job_killed_at_any_moment_is_finished_without_asking_twice(folder: Pat
             assert stored() >= before
         process = None
         subprocess.run(command, check=True)
-    assert len(asked) <= pairs + 4 * concurrency  # at most those in flight at a kill are asked again
+    assert len(asked) <= pairs + 3 * concurrency  # at most those in flight at a kill are asked again
     assert len(set(asked)) == pairs
     assert Path("k").read_text() == "".join(f"t{i // 50} 0 n{i} {i % 4}\n" for i in range(pairs))
     assert [j["doc_id"] for j in lines("k.jsonl")] == [f"n{i}" for i in range(pairs)]

@@ -113,7 +113,7 @@ def _later(replies: Sequence[Reply]) -> None:
     assert reply.tokens
     for token in reply.tokens:
         _distribution(token.top)
-    assert "".join(token.text for token in reply.tokens).startswith(reply.text)
+    assert "".join(token.text for token in reply.tokens).strip().startswith(reply.text.strip())
 
 
 def _labels(replies: Sequence[Reply]) -> None:
@@ -152,11 +152,12 @@ def _permuted(replies: Sequence[Reply]) -> None:
 
 
 def _generated(replies: Sequence[Reply]) -> None:
-    assert replies[0].completion_tokens  # a random model may say nothing but that it ends
+    assert replies[0].prompt_tokens
+    assert replies[0].finish in ("stop", "length")  # a random model may say nothing but that it ends
 
 
 def _went_on(replies: Sequence[Reply]) -> None:
-    assert replies[0].completion_tokens
+    _generated(replies)
     assert not replies[0].text.startswith(BEGUN)
 
 

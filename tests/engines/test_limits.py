@@ -43,7 +43,7 @@ def test_a_prompt_fits_to_the_last_token_and_no_further(name: str, backend_of: C
     assert fits.prompt_tokens == context - 4
     for other in others:
         assert isinstance(other, Failure)
-        assert other.kind == "context-length"
+        assert other.kind == "context-length", other.detail
 
 
 @pytest.mark.parametrize("name", ["transformers", "vllm"])

@@ -9,9 +9,9 @@ import pytest
 
 from llmrank import Candidates, Document, LlmrankError, Query, Reranker
 from llmrank.ask.virtual import VirtualLoop
+from llmrank.jobs.stream import stream
 from llmrank.llm import Failure, Reply, Request
 from llmrank.llm.limits import Slots
-from llmrank.jobs.stream import stream
 
 
 def requests(queries: int, documents: int) -> list[Candidates]:

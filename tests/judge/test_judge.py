@@ -14,7 +14,7 @@ from llmrank import Document, InputError, Judge, Judgment, Query
 from llmrank.judge.judgment import whole
 from llmrank.llm import Reply, Request
 from llmrank.llm.ledger import Ledger
-from tests.judge.scripted import Scripted, by_text, constant, likely
+from tests.judge.saying import Scripted, by_text, constant, likely
 
 LOGPROBS = ("text", "logprobs", "later-logprobs")
 
@@ -161,7 +161,7 @@ def test_a_constrained_reply_is_one_of_the_labels() -> None:
     assert backend.requests[0].constraint.kind == "choice"
     with pytest.raises(InputError, match=r"needs choice .* does not have"):
         Judge(backend=Scripted(constant("2")), constrain=True)
-    with pytest.raises(InputError, match="--constrain holds the reply to one of the labels"):
+    with pytest.raises(InputError, match="--constrain does not go with"):
         Judge("pointwise/rubric", backend=backend, constrain=True)
 
 

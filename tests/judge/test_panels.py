@@ -11,7 +11,7 @@ from llmrank import Document, InputError, Query
 from llmrank.judge.judge import unit
 from llmrank.judge.panels import RULES, Member, Panel
 from llmrank.llm import Reply, Request
-from tests.judge.scripted import Scripted, by_text, constant, likely
+from tests.judge.saying import Scripted, by_text, constant, likely
 
 BASIC = "relevance/basic"
 

@@ -26,6 +26,9 @@ from llmrank.tokens import TokenCounter
 EXPECTED = Path(__file__).parent / "nano_expected.json"
 """Log-probabilities by transformers; `experiments/nano_judge/expected.py` writes them."""
 
+HOT = 5.0
+"""A temperature at which it rambles; else it gives its answer and ends."""
+
 FORMS = {"pointwise/yes-no": 1, "pointwise/graded": 1, "pairwise/prefer": 2}
 
 
@@ -94,7 +97,7 @@ class TestNumbers:
         assert np.exp(told.astype(np.float64)).sum(axis=1) == pytest.approx(np.ones(4), abs=1e-5)
 
     @given(st.lists(st.integers(4, 4095), min_size=2, max_size=40), st.data())
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=8, deadline=None)
     def test_going_on_from_a_past_is_the_same_as_reading_all_at_once(
         self, judge: NanoBackend, ids: list[int], data: st.DataObject
     ) -> None:
@@ -115,30 +118,23 @@ class TestNumbers:
 
 
 class TestAsking:
-    def test_answers_in_the_words_that_its_templates_ask_for(self, judge: NanoBackend) -> None:
-        for name, n in FORMS.items():
-            template = templates.load(name)
-            reply = said(judge, Request(prompt("opening a file", *["Opens the file."] * n, template=name)))
-            assert template.read(reply, n).status == "ok"
-            assert reply.finish == "stop"
-            assert reply.completion_tokens == 1
-
-    def test_a_label_has_a_probability_in_every_trained_form(self, judge: NanoBackend) -> None:
-        for name, n in FORMS.items():
-            template = templates.load(name)
-            request = Request(
-                prompt("opening a file", *["Opens it."] * n, template=name), sampling=Sampling(4, logprobs=20)
-            )
-            answer = template.read(said(judge, request), n)
-            assert answer.status == "ok"
-            assert getattr(answer, "distribution", None) or getattr(answer, "p_left", None) is not None
+    @pytest.mark.parametrize("name", FORMS)
+    def test_answers_in_the_words_that_its_templates_ask_for(self, judge: NanoBackend, name: str) -> None:
+        template, n = templates.load(name), FORMS[name]
+        asked = prompt("opening a file", *["Opens the file."] * n, template=name)
+        reply = said(judge, Request(asked, sampling=Sampling(4, logprobs=20)))
+        assert (reply.finish, reply.completion_tokens) == ("stop", 2)  # the answer, and the mark of its end
+        answer = template.read(reply, n)
+        assert answer.status == "ok"
+        assert getattr(answer, "distribution", None) or getattr(answer, "p_left", None) is not None
 
     def test_tokens_spell_the_text_and_each_place_has_its_likeliest_first(self, judge: NanoBackend) -> None:
-        reply = said(judge, Request(prompt="the file is", sampling=Sampling(6, logprobs=5)))
+        reply = said(judge, Request(prompt="the file is", sampling=Sampling(6, HOT, seed=1, logprobs=5)))
         assert "".join(tokens(reply)).strip() == reply.text.strip()
+        assert len(tokens(reply)) == reply.completion_tokens == 6
         for token in reply.tokens or ():
             assert len(token.top) == 5
-            assert token.top[0] == (token.text, token.logprob)
+            assert token.top[0][1] >= token.logprob
             assert [p for _, p in token.top] == sorted((p for _, p in token.top), reverse=True)
 
     def test_at_most_twenty_are_told_and_none_where_none_are_wanted(self, judge: NanoBackend) -> None:
@@ -182,16 +178,16 @@ class TestAsking:
         assert [i for i in raw if i < 4] == [1, 3]
 
     def test_stops_where_it_is_told(self, judge: NanoBackend) -> None:
-        free = said(judge, Request(prompt="the file is", sampling=Sampling(8)))
+        free = said(judge, Request(prompt="the file is", sampling=Sampling(8, HOT, seed=1)))
         assert (free.finish, free.completion_tokens) == ("length", 8)
         stop = free.text.split()[2]
-        held = said(judge, Request(prompt="the file is", sampling=Sampling(8, stop=(stop,))))
+        held = said(judge, Request(prompt="the file is", sampling=Sampling(8, HOT, seed=1, stop=(stop,))))
         assert held.finish == "stop"
         assert held.text == free.text[: free.text.index(stop)]
 
     def test_samples_differ_and_are_the_same_again(self, judge: NanoBackend) -> None:
         def draw(sample: int, **more: float) -> str:
-            sampling = Sampling(8, temperature=1.5, seed=7, **more)  # type: ignore[arg-type]
+            sampling = Sampling(8, HOT, seed=7, **more)  # type: ignore[arg-type]
             return said(judge, Request(prompt="the file is", sampling=sampling, sample=sample)).text
 
         drawn = [draw(i) for i in range(5)]
@@ -217,7 +213,7 @@ class TestLimits:
         assert not judge.capabilities & {"choice", "regex", "json-schema", "permutation", "reasoning"}
 
     @given(st.text(max_size=200))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=15, deadline=None)
     def test_any_text_can_be_judged(self, judge: NanoBackend, text: str) -> None:
         template = templates.load("pointwise/yes-no")
         reply = said(judge, Request(prompt("any text", text), sampling=Sampling(1, logprobs=20)))

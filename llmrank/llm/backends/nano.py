@@ -113,18 +113,15 @@ class NanoBackend:
         draws = np.random.default_rng([sampling.seed or 0, request.sample, *ids])
         told, past = self._model.logprobs(ids)
         while len(chosen) < sampling.max_tokens:
-            token = _chosen(told[0], sampling, draws)
-            if token == self._model.end:
-                finish = "stop"
+            if chosen:
+                told, past = self._model.logprobs(chosen[-1:], past)
+            chosen.append(_chosen(told[0], sampling, draws))
+            tokens.append(self._token(chosen[-1], told[0], sampling.logprobs))
+            text = self._tokenizer.decode(chosen).removeprefix(" ")  # without the mark of the end
+            stops = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
+            if stops or chosen[-1] == self._model.end:
+                text, finish = text[: min(stops)] if stops else text, "stop"
                 break
-            chosen.append(token)
-            tokens.append(self._token(token, told[0], sampling.logprobs))
-            text = self._tokenizer.decode(chosen).removeprefix(" ")
-            if stops := [at for stop in sampling.stop if (at := text.find(stop)) >= 0]:
-                text, finish = text[: min(stops)], "stop"
-                break
-            if len(chosen) < sampling.max_tokens:
-                told, past = self._model.logprobs([token], past)
         return Reply(
             text,
             finish,

@@ -17,7 +17,7 @@ from llmrank.llm.backends import held, local
 from llmrank.llm.backends.tongue import CLOSE, Tongue, TooLong, Unaskable, check_room
 from llmrank.llm.backends.vllm_engine import Engine, EngineStopped, Refused
 from llmrank.llm.client import BackendRefused
-from llmrank.llm.types import CAPABILITIES, FAILURES, Constraint, Failure, Identity, Reply, Request, Sampling
+from llmrank.llm.types import CAPABILITIES, Constraint, Failure, Identity, Reply, Request, Sampling
 from llmrank.questions import Token
 
 ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS": "1"}
@@ -30,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
 }
 MOST_NAMED = 128  # tokens whose log-probabilities one request may ask for by name
-STOPPED = "engine-stopped" if "engine-stopped" in FAILURES else "unreachable"
+STOPPED = "engine-stopped"
 
 
 class VllmBackend:

@@ -23,7 +23,8 @@ NO_QUOTA = frozenset({"insufficient_quota", "insufficient_balance", "billing_har
 TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 TOO_LONG = re.compile(
     r"context.{0,20}(length|window|size)|maximum.{0,20}(context|length|tokens)|too (long|many tokens)"
-    r"|exceeds?.{0,40}(context|tokens)|must have less than \d+ tokens|tokens` must be <= \d",
+    r"|exceeds?.{0,40}(context|tokens)|must have less than \d+ tokens|tokens` must be <= \d"
+    r"|max_tokens must be at least 1, got",
     re.I,
 )
 NO_SUCH_MODEL = re.compile(

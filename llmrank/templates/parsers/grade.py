@@ -72,6 +72,8 @@ class LabelParser:
         return min(self.labels, key=lambda label: abs(self.labels[label] - value))
 
     def _pick(self, text: str) -> Pick | str:
+        if text in self.labels:
+            return Pick(text, 0)
         label = self._name(text.strip().rstrip("."))
         if label is not None:
             return Pick(label, len(text) - len(text.lstrip()))

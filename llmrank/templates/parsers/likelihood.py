@@ -18,6 +18,9 @@ SHORT = 8
 """Tokens of a reply that was cut before it could say more than its label."""
 
 
+TOKENS_KEPT = 1 << 14
+"""Tokens of which it is remembered whether they spell a label."""
+
 _LOGPROB = itemgetter(1)
 
 
@@ -32,6 +35,8 @@ def place_of(tokens: Sequence[Token] | None, reply: str, start: int) -> Place | 
     """The token in which the character `start` of the plain reply lies; None where the tokens do not spell it."""
     if not tokens:
         return None
+    if len(tokens) == 1 and tokens[0].text == reply and start < len(reply) and reply.isascii():
+        return Place(tokens[0], start)
     pieces = [plain(token.text) for token in tokens]
     # Tokens of reasoning that a server split off may stand before the reply, and hold the same words.
     shift = "".join(pieces).rfind(plain(reply))
@@ -67,23 +72,34 @@ def label_probabilities(place: Place, labels: Sequence[str]) -> dict[str, float]
     that label, one that begins its spelling and no other's. The probability of a label is the sum over its tokens.
     """
     # An opening bracket or quote may share the token with the label; then it does so in the other tokens too.
-    opening = spelled(plain(place.token.text)[: place.offset]).strip()
+    opening = spelled(plain(place.token.text)[: place.offset]).strip() if place.offset else ""
     known = tuple(labels)
+    said = _told(opening, known)
     exact: dict[str, float] = {}
     begun: dict[str, float] = {}
     # Only of more than 20 tokens does it matter which are the likeliest.
     counted = place.token.top if len(place.token.top) <= TOP else top(place.token)
     for text, logprob in counted:
-        label, whole = _label_of(text, opening, known)
+        told = said.get(text)
+        if told is None:
+            told = _label_of(text, opening, known)
+            if len(said) < TOKENS_KEPT:
+                said[text] = told
+        label, whole = told
         if label is not None and logprob == logprob:
             found = exact if whole else begun
             found[label] = found.get(label, 0.0) + _exp(logprob)
     return {label: probability for label in labels if (probability := exact.get(label, begun.get(label, 0.0))) > 0}
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=256)
+def _told(opening: str, labels: tuple[str, ...]) -> dict[str, tuple[str | None, bool]]:
+    """`_label_of` for tokens that were seen: the same few come again and again."""
+    return {}
+
+
 def _label_of(token: str, opening: str, labels: tuple[str, ...]) -> tuple[str | None, bool]:
-    """The label that a token spells or begins, and whether it spells it. The same few tokens come again and again."""
+    """The label that a token spells or begins, and whether it spells it."""
     word = spelled(plain(token)).strip().removeprefix(opening).strip().casefold()
     if not word:
         return None, False

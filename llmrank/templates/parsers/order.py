@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import orjson
 
@@ -167,6 +167,9 @@ _NAME: dict[Identifiers, re.Pattern[str]] = {"numbers": re.compile("[0-9]+"), "l
 
 def _quick(text: str, kind: Identifiers, n: int) -> Order | None:
     """The order of a reply that is one complete clean chain and nothing else, as most are; None for any other."""
+    named = tuple(map(_bracketed(kind, n).get, text.split(" > ")))
+    if len(named) == n > 1 and _positions(n) == set(named):
+        return Order(permutation=cast(tuple[int, ...], named))
     if not _QUICK[kind].fullmatch(text):
         return None
     names = _NAME[kind].findall(text)
@@ -175,6 +178,13 @@ def _quick(text: str, kind: Identifiers, n: int) -> Order | None:
     else:
         permutation = tuple([LETTERS.index(name) for name in names])
     return Order(permutation=permutation) if len(permutation) == n and _positions(n) == set(permutation) else None
+
+
+@lru_cache(maxsize=256)
+def _bracketed(kind: Identifiers, n: int) -> dict[str, int]:
+    """The positions of n items by their names as `brackets` asks for them."""
+    names = LETTERS[:n] if kind == "letters" else map(str, range(1, n + 1))
+    return {f"[{name}]": i for i, name in enumerate(names)}
 
 
 @lru_cache(maxsize=256)
