@@ -73,8 +73,8 @@ def test_the_picture_is_drawn_from_the_table(tmp_path: Path) -> None:
 def test_the_front_holds_what_nothing_cheaper_beats() -> None:
     pytest.importorskip("matplotlib", reason="the picture needs matplotlib (extra `report`)")
     plot = runpy.run_path(str(COMPARISON / "plot.py"))
-    points = [plot["Point"](n, "order", c, q, q, q) for n, c, q in (("a", 9, 0.8), ("b", 9, 0.7), ("c", 5, 0.6))]
-    points += [plot["Point"](n, "order", c, q, q, q) for n, c, q in (("d", 20, 0.8), ("e", 30, 0.9))]
+    points = [plot["Point"](n, "order", c, c, q, q, q) for n, c, q in (("a", 9, 0.8), ("b", 9, 0.7), ("c", 5, 0.6))]
+    points += [plot["Point"](n, "order", c, c, q, q, q) for n, c, q in (("d", 20, 0.8), ("e", 30, 0.9))]
     assert [point.name for point in plot["front"](points)] == ["c", "a", "e"]
 
 

@@ -1,8 +1,8 @@
 """vLLM in process: what we leave of the throughput of one bare `LLM.generate`, and what our order saves of its prefill.
 
-Needs vLLM (`make test-engines` builds an environment with it) and a model: `engines.py MODEL_FOLDER`, else the tiny one
-that the scripts in LLMRANK_ENGINES_DIR make. Without them it says so and measures nothing. On a CPU the engine's
-options are those of the tests; the figures there say how much is lost and saved, not how fast anything is.
+Needs vLLM (`make test-engines` builds an environment with it); without it says so and measures nothing. The model is
+`engines.py MODEL_FOLDER`, else the tiny one of the tests. On a CPU the engine's options are those of the tests too; the
+figures there say how much is lost and saved, not how fast anything is.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ WORDS = ("river", "valley", "water", "glacier", "dam", "flood", "stone", "bridge
 QUERY = Query("q", "what flows through the valley")
 GRADE, PREFER = load("pointwise/yes-no"), load("pairwise/prefer")
 ONE_TOKEN = Sampling(max_tokens=1, logprobs=20)
+OUT_OF_REACH = """\
+  Half of what arbitrary order computes is out of reach. The second passage stands behind another first one in every
+  prompt, and is computed each time with what follows it. Arbitrary order computes both passages (the words before
+  them are in its cache too), the best order one of the two: a little more than half, the less the longer passages are.
+  Both orders of a pair have no more than these words in common, and smaller blocks save a hundredth."""
 
 
 def texts(n: int, words: int, seed: int = 0) -> list[str]:
@@ -157,6 +162,7 @@ def prefill(model: Path, blocks: int = 48) -> None:
         f"  by their heads             {aware:9} computed: {aware / arbitrary:.2f} of that, {aware / total:.2f} of all"
     )
     print(f"  in a cache without end     {least:9} computed: {least / arbitrary:.2f} and {least / total:.2f}")
+    print(OUT_OF_REACH)
 
 
 def computed_once(prompts: Sequence[Sequence[int]], block: int = 32) -> int:
@@ -171,11 +177,8 @@ def computed_once(prompts: Sequence[Sequence[int]], block: int = 32) -> int:
     return computed
 
 
-def tiny(folder: str) -> Path | None:
-    beside = Path(__file__).parent.parent.parent.parent / "shared" / "engines"
-    script = Path(os.environ.get("LLMRANK_ENGINES_DIR") or beside) / "make_tiny_model.py"
-    if not script.is_file():
-        return None
+def tiny(folder: str) -> Path:
+    script = Path(__file__).parent.parent.parent / "tests" / "engines" / "tiny_model.py"
     subprocess.run([sys.executable, str(script), folder], check=True, capture_output=True)
     return Path(folder)
 
@@ -188,9 +191,6 @@ def main() -> None:
         os.environ.setdefault(name, value)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(sys.argv[1]) if len(sys.argv) > 1 else tiny(folder)
-        if model is None:
-            print("engines: there is no model, nothing was measured; name one, or set LLMRANK_ENGINES_DIR")
-            return
         throughput(model)
         prefill(model)
         sys.stdout.flush()

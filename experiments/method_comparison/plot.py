@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import matplotlib
 
 matplotlib.use("Agg")
-matplotlib.rcParams["svg.hashsalt"] = "llmrank"  # so that the same table gives the same file
+matplotlib.rcParams |= {"svg.hashsalt": "llmrank", "svg.fonttype": "none"}  # the same table gives the same small file
 from matplotlib import pyplot  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 
@@ -22,7 +22,9 @@ FOLDER = Path(__file__).parent
 COLOURS = {"order": "#1b6ca8", "choose": "#c8553d", "compare": "#3c8d53", "grade": "#8a5aa8"}
 PANELS = (("0.1", "0.0", "0.0"), ("0.25", "0.1", "0.05"))
 """Noise, order bias and malformed replies of the judges shown."""
-AXES = {"calls": "calls a query", "rounds": "rounds a query"}
+AXES = {"calls": "calls a query", "rounds": "rounds a query (front of the methods with at most 100 calls)"}
+AT_MOST = {"calls": float("inf"), "rounds": 100.0}
+"""Calls of the methods among which the front is drawn: all pairs at once take one round, which says little."""
 
 
 class Point(NamedTuple):
@@ -30,6 +32,7 @@ class Point(NamedTuple):
 
     name: str
     question: str
+    calls: float
     cost: float
     quality: float
     low: float
@@ -45,10 +48,8 @@ def front(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def draw(axes: Any, points: Sequence[Point], start: float) -> None:
-    marked = front(points)
-    axes.axhline(start, color="0.6", linewidth=1, linestyle=":")
-    axes.text(0.99, start, "first stage ", transform=axes.get_yaxis_transform(), ha="right", va="bottom", color="0.4")
+def draw(axes: Any, points: Sequence[Point], most: float) -> None:
+    marked = front([point for point in points if point.calls <= most])
     steps = [(p.cost, p.quality) for p in marked] + [(max(p.cost for p in points), marked[-1].quality)]
     axes.step(*zip(*steps, strict=True), where="post", color="0.75", linewidth=1.2, zorder=1)
     for point in points:
@@ -88,25 +89,26 @@ def picture(rows: Sequence[dict[str, str]]) -> Any:
         start = next(float(r["nDCG@10"]) for r in here if r["method"] == "first-stage")
         for (cost, label), axes in zip(AXES.items(), line, strict=True):
             points = [
-                Point(f"{r['method']} {r['options']}".strip(), r["question"], float(r[cost]), *map(float, _quality(r)))
+                Point(f"{r['method']} {r['options']}".strip(), r["question"], *(float(r[c]) for c in _columns(cost)))
                 for r in here
                 if r["method"] != "first-stage"
             ]
-            draw(axes, points, start)
+            draw(axes, points, AT_MOST[cost])
             axes.set_xlabel(label)
-            axes.set_title(f"noise {noise}, order bias {bias}, malformed {malformed}", fontsize=10)
+            judge = f"noise {noise}, order bias {bias}, malformed {malformed}"
+            axes.set_title(f"{judge} (first stage: {start:.2f})", fontsize=10)
         line[0].set_ylabel("nDCG@10, 95% interval")
         low, high = line[0].get_ylim()
-        line[0].set_ylim(low, high + 0.35 * (high - low))  # room for the names
         line[0].set_yticks([tick for tick in line[0].get_yticks() if low < tick <= 1])
+        line[0].set_ylim(low, high + 0.4 * (high - low))  # room for the names
     handles = [Line2D([], [], color=c, marker="o", linestyle="", label=q) for q, c in COLOURS.items()]
     handles.append(Line2D([], [], color="0.75", label="Pareto front (filled)"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
 
 
-def _quality(row: dict[str, str]) -> tuple[str, str, str]:
-    return row["nDCG@10"], row["low"], row["high"]
+def _columns(cost: str) -> tuple[str, ...]:
+    return "calls", cost, "nDCG@10", "low", "high"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -384,7 +384,7 @@ class TemplateAsk(Ask):
         """The prompt where every text can be shown as it is, as most can: one look at all of them together tells."""
         new = [d for d in documents if d.id not in self._plain]
         if new:
-            if any([d.title for d in new]) or not self._prepared.keys().isdisjoint([d.id for d in new]):
+            if any(d.title for d in new) or not self._prepared.keys().isdisjoint([d.id for d in new]):
                 return None
             together = "\n".join([d.text for d in new])
             if not together.isascii() or self._safe(together) is not together:

@@ -63,9 +63,10 @@ def crosscheck(
 ) -> int:
     """Check what each system claims against what the other systems answered.
 
-    The answers are those to the same query (CrossCheckGPT). A claim counts 1 for each other answer that bears it out, 0.5 for one that is silent, 0 for one that contradicts
-    it. An answer's consistency is the mean over its claims, a system's the mean over its answers, queries drawn again
-    for the 95% interval. A check that failed counts nowhere.
+    The answers are those to the same query (CrossCheckGPT). A claim counts 1 for each other answer that bears it
+    out, 0.5 for one that is silent, 0 for one that contradicts it. An answer's consistency is the mean over its
+    claims, a system's the mean over its answers, queries drawn again for the 95% interval. A check that failed
+    counts nowhere.
 
     Exit codes: 0 done; 2 bad usage or bad input; 3 too many questions failed; 4 a budget ended the job; 5 the backend
     refused; 130 interrupted. After 5 and 130 what is done is in OUT.partial, and the same command goes on from there.

@@ -60,10 +60,10 @@ def examine(
 ) -> int:
     """Examine models by models: questions with follow-ups, scores and orders.
 
-    All systems answer every question, and each examiner follows up on each answer. The answers are scored 1 to 5, and those
-    to the same question are put in order, shown in an order drawn by --seed. Told are the means of each judge and
-    system, with and without marks of a model by itself, and how far scores and orders agree: Kendall's tau-b and the
-    share of pairs put in the same order. Subjects are drawn again for the 95% intervals.
+    All systems answer every question, and each examiner follows up on each answer. The answers are scored 1 to 5,
+    and those to the same question are put in order, shown in an order drawn by --seed. Told are the means of each
+    judge and system, with and without marks of a model by itself, and how far scores and orders agree: Kendall's
+    tau-b and the share of pairs put in the same order. Subjects are drawn again for the 95% intervals.
 
     Exit codes: 0 done; 2 bad usage or bad input; 3 too many questions failed; 4 a budget ended the job; 5 the backend
     refused; 130 interrupted. After 5 and 130 what is done is in OUT.partial, and the same command goes on from there.

@@ -16,57 +16,23 @@ from llmrank.errors import InputError
 
 Command = Callable[..., Any]
 
-SECTIONS: dict[str, tuple[str, ...]] = {
-    "Input": (
-        "queries",
-        "items",
-        "corpus",
-        "run",
-        "requests",
-        "depth",
-        "pairs",
-        "pool_depth",
-        "qrels",
-        "holes_only",
-        "sample",
-    )
-    + ("strata", "swap"),
-    "Method": ("method", "option", "template", "template_variable", "constrain", "samples", "seed"),
-    "Judging": ("on_failure", "judge", "panel", "escalate", "exam", "pass_mark"),
-    "Examples": ("examples", "shots", "select"),
-    "Model": (
-        "backend",
-        "base_url",
-        "model_id",
-        "engine_option",
-        "architecture",
-        "temperature",
-        "context",
-        "passage_tokens",
-        "passages",
-        "passage_words",
-        "passage_count",
-        "max_completion_tokens",
-    ),
-    "Replies": (
-        "ledger",
-        "concurrency",
-        "adaptive",
-        "hedge",
-        "rpm",
-        "tpm",
-        "timeout",
-        "retries",
-        "retry_format",
-        "retry_failed",
-    )
-    + ("max_failure_rate",),
-    "Budget": ("max_calls", "max_tokens", "max_cost", "price", "deadline"),
+SECTIONS: dict[str, str] = {
+    "Input": "queries items subjects answers corpus documents each run requests depth pairs pool_depth qrels "
+    "holes_only sample strata swap unit example_queries example_qrels",
+    "Method": "method option template template_variable by split check check_backend check_depth check_top top "
+    "negatives negative_depth constrain samples seed",
+    "Judging": "on_failure judge panel escalate exam pass_mark system examiner peer questions rounds mark_all "
+    "without_self",
+    "Examples": "examples shots select",
+    "Model": "backend base_url model_id engine_option architecture temperature context passage_tokens passages "
+    "passage_words passage_count max_completion_tokens",
+    "Replies": "ledger concurrency adaptive hedge rpm tpm timeout retries retry_format retry_failed max_failure_rate",
+    "Budget": "max_calls max_tokens max_cost price deadline",
 }
 """Where a flag stands in the help."""
 STRUCTURED = ("stages",)
 """Options of a method that a file of flags may hold as they are, with structure."""
-SECTION = {name: section for section, names in SECTIONS.items() for name in names}
+SECTION = {name: section for section, names in SECTIONS.items() for name in names.split()}
 
 
 def flags(*models: type[BaseModel]) -> Callable[[Command], Command]:

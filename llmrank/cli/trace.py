@@ -57,9 +57,10 @@ def trace(
 ) -> int:
     """Measure generated answers against the passages that they were written from (TRACe).
 
-    The figures are relevance, utilisation, completeness and adherence. A model names the sentences of the passages that bear on the question and those that the answer used, and the
-    sentences of the answer that the passages support. A figure that a reply does not tell is null, never 0. Means are
-    over the answers that have the figure, questions drawn again for the 95% interval.
+    The figures are relevance, utilisation, completeness and adherence. A model names the sentences of the passages
+    that bear on the question and those that the answer used, and the sentences of the answer that the passages
+    support. A figure that a reply does not tell is null, never 0. Means are over the answers that have the figure,
+    questions drawn again for the 95% interval.
 
     Exit codes: 0 done; 2 bad usage or bad input; 3 too many questions failed; 4 a budget ended the job; 5 the backend
     refused; 130 interrupted. After 5 and 130 what is done is in OUT.partial, and the same command goes on from there.

@@ -388,9 +388,8 @@ def storable(outcome: Any) -> Reply | Failure:
     if not isinstance(outcome.text, str):
         outcome.text = "" if outcome.text is None else str(outcome.text)
     outcome.text = safe_text(outcome.text)
-    if outcome.tokens and any(
-        not math.isfinite(p) for t in outcome.tokens for p in (t.logprob, *(p for _, p in t.top))
-    ):
+    # A sum is finite where all of its terms are; to look at each would take as long as all else here.
+    if outcome.tokens and not all(math.isfinite(sum([t.logprob, *[p for _, p in t.top]])) for t in outcome.tokens):
         outcome.tokens = tuple(
             Token(t.text, _logprob(t.logprob), tuple((w, _logprob(p)) for w, p in t.top if p == p))
             for t in outcome.tokens

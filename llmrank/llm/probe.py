@@ -217,8 +217,8 @@ async def _permutation(client: Client, raw: bool, again: bool) -> Verdict:
     regex = await examine(client, "regex", raw=raw, again=again)
     schema = regex if regex.has else await examine(client, "json-schema", raw=raw, again=again)
     if schema.has:
-        form, note = "regex" if regex.has else "json_schema", "an identifier may come twice, which is repaired"
-        verdict = Verdict(True, form, f"held to form and length; {note}", schema.remembered)
+        note = "held to form and length alone: an identifier may come twice, which is repaired and counted"
+        verdict = Verdict(True, "regex" if regex.has else "json_schema", note, schema.remembered)
     else:
         unclear = None in (regex.has, schema.has)
         verdict = Verdict(None if unclear else False, note=regex.note, remembered=regex.remembered)

@@ -37,7 +37,7 @@ CAPABILITIES: dict[Capability, str] = {
     "choice": "output held to one of several words",
     "regex": "output held to a regular expression",
     "json-schema": "output held to a JSON schema",
-    "permutation": "output held to identifiers that were not named yet",
+    "permutation": "output held to an order of the identifiers that were shown",
     "raw": "completion of a raw prompt, without a chat template",
     "prefill": "a reply that goes on from a given beginning",
     "samples": "several different replies to one prompt",

@@ -1,19 +1,19 @@
 """The backends that the contract is held against, and what is behind them, each started once a session.
 
-The engines live in an environment of their own: `make test-engines`. LLMRANK_ENGINES_DIR (default: `shared/engines`
-beside the checkout) names the folder whose scripts install vLLM for a machine without a GPU and make the tiny model.
+The engines live in an environment of their own, which `make test-engines` makes: see `install.sh`.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import runpy
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,13 +21,11 @@ import pytest
 from llmrank.llm.backends import nano, open_backend
 from llmrank.llm.types import Backend
 
-ROOT = Path(__file__).parent.parent.parent
-ENGINES = Path(os.environ.get("LLMRANK_ENGINES_DIR") or ROOT.parent / "shared" / "engines")
 REQUIRED = os.environ.get("LLMRANK_ENGINES") == "required"
 """Set by `make test-engines`: what is missing then fails."""
 
 CONTEXT = 1024
-OPTIONS = {
+OPTIONS: dict[str, object] = {
     "dtype": "float32",
     "enforce_eager": True,
     "block_size": 32,
@@ -44,6 +42,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }
 LONGEST_START = 300  # seconds; reached only by a server that never answers
+IN_PROCESS: dict[str, dict[str, object]] = {"transformers": {"device": "cpu"}, "vllm": OPTIONS}
 NAMES = ("simulated", "lexical", "replay", "nano", "transformers", "vllm", "vllm-http", "transformers-http")
 
 
@@ -54,78 +53,45 @@ def missing(what: str) -> None:
     pytest.skip(f"{what}: make test-engines installs the engines and runs this")
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model, which thinks where it is told to."""
-    for library in ("torch", "transformers", "vllm"):
-        if importlib.util.find_spec(library) is None:
-            missing(f"{library} is not installed")
-    if not (ENGINES / "make_tiny_model.py").is_file():
-        missing(f"there is no make_tiny_model.py in {ENGINES} (LLMRANK_ENGINES_DIR)")
-    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
-    folder = tmp_path_factory.mktemp("models")
-    thinker = Path(__file__).parent / "tiny_thinker.py"
-    tiny, out = folder / "tiny", folder / "thinker"
-    for command in ([ENGINES / "make_tiny_model.py", tiny], [thinker, tiny, out]):
-        subprocess.run([sys.executable, *map(str, command)], check=True, capture_output=True)
-    return out
+class Server:
+    """An engine's server in a process of its own, which may be killed and started again at the same address."""
 
+    def __init__(self, command: list[str], log: Path, **variables: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        self.url = f"http://127.0.0.1:{port}/v1"
+        self._command = [sys.executable, *command, "--host", "127.0.0.1", "--port", port]
+        self._variables = {**os.environ, **ENVIRONMENT, **variables}
+        self._log = log
+        self.start()
 
-@pytest.fixture(scope="session")
-def vllm_backend(model: Path) -> Iterator[Backend]:
-    backend = open_backend(f"vllm:{model}", engine_options=OPTIONS)
-    yield backend
-    backend.close()  # type: ignore[attr-defined]
+    def start(self) -> None:
+        with self._log.open("ab") as said:
+            self._process = subprocess.Popen(self._command, env=self._variables, stdout=said, stderr=subprocess.STDOUT)
 
-
-@pytest.fixture(scope="session")
-def transformers_backend(model: Path) -> Iterator[Backend]:
-    backend = open_backend(f"transformers:{model}", engine_options={"device": "cpu"})
-    yield backend
-    backend.close()  # type: ignore[attr-defined]
-
-
-@pytest.fixture(scope="session")
-def vllm_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running `vllm serve`."""
-    options = ["--dtype", "float32", "--enforce-eager", "--block-size", "32", "--max-model-len", str(CONTEXT)]
-    options += ["--max-num-seqs", "64", "--served-model-name", "thinker"]
-    command = ["-m", "vllm.entrypoints.cli.main", "serve", str(model), *options]
-    log = tmp_path_factory.mktemp("servers") / "vllm.log"
-    yield from _served(command, log, {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"})
-
-
-@pytest.fixture(scope="session")
-def transformers_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running `transformers serve`."""
-    log = tmp_path_factory.mktemp("servers") / "transformers.log"
-    yield from _served(["-m", "transformers.cli.transformers", "serve", "--device", "cpu"], log, {})
-
-
-def _served(command: list[str], log: Path, more: dict[str, str]) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with log.open("wb") as said:
-        server = subprocess.Popen(
-            [sys.executable, *command, "--host", "127.0.0.1", "--port", str(port)],
-            env={**os.environ, **ENVIRONMENT, **more},
-            stdout=said,
-            stderr=subprocess.STDOUT,
-        )
-    try:
+    def wait(self) -> str:
+        """Its address, once it answers."""
         deadline = time.monotonic() + LONGEST_START
-        while not _answers(f"http://127.0.0.1:{port}/health"):
-            if server.poll() is not None or time.monotonic() > deadline:
-                missing(f"the server did not start: {log.read_text(errors='replace')[-1500:]}")
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
+        while not _answers(self.url.removesuffix("v1") + "health"):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                missing(f"the server did not start: {self._log.read_text(errors='replace')[-1500:]}")
+            time.sleep(0.2)
+        return self.url
+
+    def kill(self) -> None:
+        """Ends it at once, and whatever it started."""
+        import psutil
+
+        family = [self._process, *psutil.Process(self._process.pid).children(recursive=True)]
+        for process in family:
+            process.kill()
+        for process in family:
+            process.wait(20)
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self.kill()
 
 
 def _answers(url: str) -> bool:
@@ -137,18 +103,48 @@ def _answers(url: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def backend_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Backend]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, which thinks where it is told to."""
+    for library in ("torch", "transformers", "vllm"):
+        if importlib.util.find_spec(library) is None:
+            missing(f"{library} is not installed")
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    folder = tmp_path_factory.mktemp("models") / "thinker"
+    runpy.run_path(str(Path(__file__).parent / "tiny_model.py"))["main"](str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def servers(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Server]]:
+    """The servers of both engines, which take long to start and do so while other tests run."""
+    logs = tmp_path_factory.mktemp("servers")
+    options = ["--dtype", "float32", "--enforce-eager", "--block-size", "32", "--max-model-len", str(CONTEXT)]
+    options += ["--max-num-seqs", "64", "--served-model-name", "thinker"]
+    # As the backend in process does it: a weak model would fill its reply with the spaces that JSON leaves room for.
+    options += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    serve = ["-m", "vllm.entrypoints.cli.main", "serve", str(model), *options]
+    started = {"vllm": Server(serve, logs / "vllm.log")}
+    serve = ["-m", "transformers.cli.transformers", "serve", "--device", "cpu"]
+    started["transformers"] = Server(serve, logs / "transformers.log")
+    yield started
+    for server in started.values():
+        server.end()
+
+
+@pytest.fixture(scope="session")
+def backend_of(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Backend]]:
     """A backend by its name in NAMES; what it needs is started when it is first asked for."""
 
     def made(name: str) -> Backend:
-        if name in ("vllm", "transformers"):
-            backend: Backend = request.getfixturevalue(f"{name}_backend")
-            return backend
-        if name == "vllm-http":
-            return open_backend("openai:thinker", base_url=request.getfixturevalue("vllm_server"))
-        if name == "transformers-http":
-            address = request.getfixturevalue("transformers_server")
-            return open_backend(f"openai:{request.getfixturevalue('model')}", base_url=address)
+        if name in IN_PROCESS:
+            request.getfixturevalue("servers")  # they are needed later, and start meanwhile
+            return open_backend(f"{name}:{request.getfixturevalue('model')}", engine_options=IN_PROCESS[name])
+        if name.endswith("-http"):
+            engine = name.removesuffix("-http")
+            served = {"vllm": "thinker", "transformers": str(request.getfixturevalue("model"))}[engine]
+            return open_backend(f"openai:{served}", base_url=request.getfixturevalue("servers")[engine].wait())
         if name == "simulated":
             qrels = tmp_path_factory.mktemp("qrels") / "qrels"
             qrels.write_text("q 0 d1 2\nq 0 d2 0\nq 0 d3 1\n")
@@ -162,4 +158,7 @@ def backend_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         return open_backend(name)
 
     known: dict[str, Backend] = {}
-    return lambda name: known[name] if name in known else known.setdefault(name, made(name))
+    yield lambda name: known[name] if name in known else known.setdefault(name, made(name))
+    for name in IN_PROCESS:
+        if (backend := known.get(name)) is not None:
+            backend.close()  # type: ignore[attr-defined]

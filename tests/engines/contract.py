@@ -64,14 +64,15 @@ def _thinking() -> Request:
     return replace(request, messages=messages)
 
 
-def _raw() -> Request:
+def _raw() -> list[Request]:
     request = asked(GRADE, sampling=Sampling(max_tokens=4))
-    return replace(request, messages=(), prompt="Query: rivers\nPassage: a river\nRelevant:")
+    prompts = ("Query: rivers\nPassage: a river\nRelevant:", "The river", "One two three", "def f(", "yes no yes")
+    return [replace(request, messages=(), prompt=prompt) for prompt in prompts]
 
 
-def _begun() -> Request:
+def _begun() -> list[Request]:
     request = asked(GRADE, sampling=Sampling(max_tokens=4))
-    return replace(request, messages=(*request.messages, ("assistant", BEGUN)))
+    return [replace(request, messages=(*request.messages, ("assistant", BEGUN))), request]
 
 
 def _samples() -> list[Request]:
@@ -152,13 +153,15 @@ def _permuted(replies: Sequence[Reply]) -> None:
 
 
 def _generated(replies: Sequence[Reply]) -> None:
-    assert replies[0].prompt_tokens
-    assert replies[0].finish in ("stop", "length")  # a random model may say nothing but that it ends
+    assert all(reply.prompt_tokens and reply.finish in ("stop", "length") for reply in replies)
+    assert any(reply.text.strip() for reply in replies)  # a random model may answer one with its end alone
 
 
 def _went_on(replies: Sequence[Reply]) -> None:
-    _generated(replies)
-    assert not replies[0].text.startswith(BEGUN)
+    begun, free = replies
+    assert begun.finish in ("stop", "length")
+    assert not begun.text.startswith(BEGUN)
+    assert (begun.prompt_tokens or 0) > (free.prompt_tokens or 0) > 0
 
 
 def _differ(replies: Sequence[Reply]) -> None:
@@ -191,8 +194,8 @@ PROMISES: dict[str, Promise] = {
     "regex": Promise(_with(GRADE, Constraint("regex", "(yes|no)")), _matched),
     "json-schema": Promise(_with(JSON, Constraint("json_schema", RANKING)), _schema),
     "permutation": Promise(_with(ORDER, Constraint("permutation", NAMES)), _permuted),
-    "raw": Promise([_raw()], _generated),
-    "prefill": Promise([_begun()], _went_on),
+    "raw": Promise(_raw(), _generated),
+    "prefill": Promise(_begun(), _went_on),
     "samples": Promise(_samples(), _differ),
     "reasoning": Promise([_thinking()], _split_off),
     "tokenizer": Promise([asked(GRADE)], _counted),

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from llmrank.data.types import Document
 from llmrank.errors import InputError
 from llmrank.llm.backends import open_backend
 from llmrank.llm.backends.held import Permutation, Vocabulary, Words, begun
+from llmrank.llm.backends.tongue import Tongue
+from llmrank.llm.backends.vllm import VllmBackend
 from llmrank.llm.backends.vllm_engine import Engine, EngineStopped, Refused
 from llmrank.llm.client import BackendRefused
 from llmrank.llm.types import Backend, Constraint, Failure, Reply, Request, Sampling
+from llmrank.rerank.ranking import Row
+from llmrank.rerank.reranker import Reranker
 from llmrank.templates import load
-from tests.engines.conftest import CONTEXT
+from tests.engines.conftest import CONTEXT, Server
 
 ENGINES = ("transformers", "vllm", "vllm-http")
 ORDER = load("listwise/rank")
@@ -36,7 +42,7 @@ def test_a_prompt_fits_to_the_last_token_and_no_further(name: str, backend_of: C
 
     async def at_the_limit() -> list[Reply | Failure]:
         over = (context - 3,) if name != "vllm-http" else ()  # that server gives a shorter reply where there is room
-        return [await ask(n) for n in (context - 4, *over, context, context + 1, 100 * context)]
+        return [await ask(n) for n in (context - 4, *over, context, context + 1)]
 
     fits, *others = asyncio.run(at_the_limit())
     assert isinstance(fits, Reply)
@@ -44,6 +50,33 @@ def test_a_prompt_fits_to_the_last_token_and_no_further(name: str, backend_of: C
     for other in others:
         assert isinstance(other, Failure)
         assert other.kind == "context-length", other.detail
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_ten_thousand_candidates_in_one_prompt_do_not_fit(name: str, backend_of: Callable[[str], Backend]) -> None:
+    backend, documents = backend_of(name), [Document(f"d{i}", f"passage {i}") for i in range(10_000)]
+    rendered = ORDER.render("rivers", [document.text for document in documents])
+    outcome = asyncio.run(asyncio.wait_for(backend.complete(Request(rendered.messages)), 300))
+    assert isinstance(outcome, Failure)
+    assert outcome.kind == "context-length", outcome
+    settings: dict[str, Any] = {"options": {"window": 10_000, "stride": 5000}, "ledger": "none"}
+    with Reranker("sliding-window", backend=backend, **settings) as reranker:
+        ranking = reranker.rank("rivers", documents)
+    assert [hit.document for hit in ranking] == documents
+    assert (ranking.row.status, ranking.row.failed, ranking.row.calls) == ("failed", 1, 0)
+
+
+def test_a_model_that_the_server_does_not_have_ends_the_job_after_one_request(
+    servers: Mapping[str, Server], backend_of: Callable[[str], Backend]
+) -> None:
+    backend = open_backend("openai:no-such-model", base_url=servers["vllm"].wait())
+    with (
+        Reranker("pointwise", backend=backend, template="pointwise/graded", ledger="none") as reranker,
+        pytest.raises(BackendRefused, match="does not know the model") as refused,
+    ):
+        reranker.rank("rivers", ["one", "two", "three"])
+    assert refused.value.failure is not None
+    assert refused.value.failure.kind == "unknown-model"
 
 
 @pytest.mark.parametrize("name", ["transformers", "vllm"])
@@ -62,6 +95,37 @@ def test_a_thousand_permutations_are_all_complete(name: str, backend_of: Callabl
     answers = [ORDER.read(reply, n) for reply in replies if isinstance(reply, Reply)]
     assert [answer.status for answer in answers] == ["ok"] * rounds
     assert len({reply.text for reply in replies if isinstance(reply, Reply)}) > rounds // 2
+
+
+def ordered(backend: Backend, *, queries: int, n: int = 20, constrain: bool) -> list[Row]:
+    """The rows of as many queries, each of one window."""
+    requests = [(f"query {i}", [f"passage about thing {j}" for j in range(n)]) for i in range(queries)]
+    settings: dict[str, Any] = {"temperature": 1.0, "ledger": "none", "concurrency": 128, "timeout": 600}
+    with Reranker("sliding-window", backend=backend, template=ORDER, constrain=constrain, **settings) as reranker:
+        rankings = reranker.rank_many(requests)
+    assert all({hit.document.id for hit in ranking} == {str(j) for j in range(n)} for ranking in rankings)
+    rows = [ranking.row for ranking in rankings]
+    assert all(row.questions == row.ok + row.repaired + row.failed == 1 for row in rows)
+    return rows
+
+
+def test_a_thousand_permutations_over_http_are_all_read_and_their_repeats_counted(
+    backend_of: Callable[[str], Backend],
+) -> None:
+    rows = ordered(backend_of("vllm-http"), queries=1000, constrain=True)
+    assert not any(row.failed for row in rows)
+    repairs = sum((Counter(row.repairs) for row in rows), Counter[str]())
+    assert set(repairs) == {"repeated", "missing"}
+    assert repairs["repeated"] > 900  # a random model hardly ever names twenty without a repeat
+
+
+@pytest.mark.parametrize("name", ["vllm", "vllm-http"])
+def test_without_a_constraint_every_reply_is_counted_repaired_or_failed(
+    name: str, backend_of: Callable[[str], Backend]
+) -> None:
+    rows = ordered(backend_of(name), queries=50, constrain=False)
+    assert sum(row.failed for row in rows) > 0
+    assert all(row.reasons for row in rows if row.failed)
 
 
 @pytest.mark.parametrize("name", ["transformers", "vllm"])
@@ -129,13 +193,66 @@ def test_a_model_of_another_folder_has_another_name_and_a_copy_the_same(model: P
     assert open_backend(f"transformers:{copy}").identity != one.identity  # type: ignore[attr-defined]
 
 
+def test_a_batch_that_takes_too_much_memory_goes_in_halves(
+    backend_of: Callable[[str], Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    backend: Any = backend_of("transformers")
+    requests = [Request((("user", f"Is it {i}?"),), sampling=Sampling(max_tokens=1, logprobs=20)) for i in range(9)]
+
+    async def ask() -> list[Reply | Failure]:
+        await backend.ready()
+        return await asyncio.wait_for(asyncio.gather(*map(backend.complete, requests)), 300)
+
+    wanted = asyncio.run(ask())
+    run, most = backend._worker._model.run, 2
+
+    def cramped(rows: Any) -> None:
+        if len(rows) > most:
+            raise torch.OutOfMemoryError("out of memory")
+        run(rows)
+
+    monkeypatch.setattr(backend._worker._model, "run", cramped)
+    for one, two in zip(asyncio.run(ask()), wanted, strict=True):
+        assert isinstance(one, Reply)
+        assert isinstance(two, Reply)
+        assert one.text == two.text
+    most = 0
+    for failure in asyncio.run(ask()):
+        assert isinstance(failure, Failure)
+        assert failure.kind == "backend-error"
+        assert "OutOfMemoryError" in failure.detail
+
+
+def test_an_engine_without_memory_ends_the_job_with_a_typed_failure(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def make(backend: Any) -> Any:
+        backend._tongue = Tongue(backend.model)
+        return StandIn(fails=torch.OutOfMemoryError("out of memory"))
+
+    monkeypatch.setattr(VllmBackend, "_make", make)
+    monkeypatch.setattr(VllmBackend, "_lora_request", None, raising=False)
+    with (
+        Reranker("pointwise", backend=f"vllm:{model}", template="pointwise/graded", ledger="none") as reranker,
+        pytest.raises(BackendRefused, match="out of memory") as refused,
+    ):
+        reranker.rank("rivers", ["one", "two", "three"])
+    assert refused.value.exit_code == 5
+    assert refused.value.failure is not None
+    assert refused.value.failure.kind == "engine-stopped"
+
+
 # What follows needs no engine: a stand-in for vLLM's, and vocabularies made up here.
 
 
 class StandIn:
-    """Answers each request in the step after it came; `fails` makes a step raise."""
+    """Answers each request in the step after it came; `fails` is what a step raises."""
 
-    def __init__(self, most: int = 4, *, fails: bool = False) -> None:
+    def __init__(self, most: int = 4, *, fails: Exception | None = None) -> None:
         self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=most))
         self.engine_core = SimpleNamespace(shutdown=lambda: None)
         self.admitted: list[tuple[int, ...]] = []
@@ -154,8 +271,8 @@ class StandIn:
             self._here.pop(name, None)
 
     def step(self) -> list[Any]:
-        if self.fails:
-            raise MemoryError("no room left")
+        if self.fails is not None:
+            raise self.fails
         self.together.append(len(set(self._here.values())))
         done, self._here = self._here, {}
         return [SimpleNamespace(request_id=name, finished=True, num_cached_tokens=0) for name in done]
@@ -193,7 +310,7 @@ def test_requests_that_want_other_logprobs_never_run_together() -> None:
 
 
 def test_an_engine_that_dies_leaves_nobody_waiting() -> None:
-    engine = Engine(lambda: StandIn(fails=True))
+    engine = Engine(lambda: StandIn(fails=MemoryError("no room left")))
 
     async def ask() -> list[Any]:
         asked = [engine.run([i], None) for i in range(10)]

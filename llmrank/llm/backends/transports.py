@@ -124,7 +124,7 @@ class Aiohttp:
         import aiohttp
 
         self._server = server
-        self._urls: dict[str, str] = {}
+        self._urls: dict[str, Any] = {}
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if server.authorization:
             headers["Authorization"] = server.authorization
@@ -143,10 +143,10 @@ class Aiohttp:
         import aiohttp
 
         method = "GET" if body is None else "POST"
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = self._server.at(path)
         try:
+            url = self._urls.get(path)
+            if url is None:  # made once: to read an address takes longer than to write the request's head
+                url = self._urls[path] = _url(self._server.at(path))
             async with self._session.request(method, url, data=body, proxy=self._proxy) as response:
                 return Answer(response.status, response.headers, await response.read())
         except aiohttp.ClientHttpProxyError as error:  # a proxy's refusal to connect; its text holds the password
@@ -162,6 +162,16 @@ class Aiohttp:
 
     async def close(self) -> None:
         await self._session.close()
+
+
+def _url(address: str) -> Any:
+    import aiohttp
+    import yarl
+
+    try:
+        return yarl.URL(address)
+    except ValueError as error:
+        raise aiohttp.InvalidURL(address) from error
 
 
 def _tls(server: Server) -> ssl.SSLContext | None:

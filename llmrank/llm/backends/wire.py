@@ -6,8 +6,9 @@ import email.utils
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
@@ -240,17 +241,19 @@ def _token(text: str, logprob: Any, rivals: Any) -> Token:
 
 def _top(rivals: Any) -> tuple[tuple[str, float], ...]:
     """The most likely tokens, most likely first, from chat's list of objects or completions' object."""
-    pairs: Iterable[tuple[Any, Any]] = ()
+    pairs: Collection[tuple[Any, Any]] = ()
     if isinstance(rivals, list):
         pairs = [(a.get("token"), a.get("logprob")) for a in rivals if isinstance(a, dict)]
     elif isinstance(rivals, dict):
         pairs = rivals.items()
-    top = [(t, p) for t, raw in pairs if isinstance(t, str) and (p := _logprob(raw)) is not None]
-    return tuple(sorted(top, key=_falling))
+    # What nearly all are, told without a call for each: this is a good part of reading a reply.
+    top = [pair for pair in pairs if type(pair[0]) is str and type(pair[1]) is float and LEAST <= pair[1] <= 0.0]
+    if len(top) < len(pairs):
+        top = [(t, p) for t, raw in pairs if isinstance(t, str) and (p := _logprob(raw)) is not None]
+    return tuple(sorted(top, key=_OF_LOGPROB, reverse=True))
 
 
-def _falling(pair: tuple[str, float]) -> float:
-    return -pair[1]
+_OF_LOGPROB = itemgetter(1)
 
 
 def _logprob(value: Any) -> float | None:
