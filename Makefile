@@ -2,6 +2,8 @@
 # make test-engines: the backends against real engines, in an environment of their own (2 GB, without a GPU).
 PYTHON ?= python3
 BIN := .venv/bin
+# Small matrices gain nothing by threads of their own, which two busy cores pay for dearly.
+export OPENBLAS_NUM_THREADS ?= 1
 
 LLMRANK_ENGINES_DIR ?= $(abspath ../shared/engines)
 

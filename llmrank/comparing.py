@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import csv
+import io
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -32,6 +34,12 @@ PAIRS = {"all": "all-pairs", "sample": "all-pairs", "bracket": "bracket", "activ
 SAMPLE = 0.2
 """The share of all pairs that `sample` draws, unless another is named; never fewer than hang together."""
 SUMMED = ("questions", "ok", "repaired", "failed", "reused", "calls", "prompt_tokens", "completion_tokens")
+
+COLUMNS = (
+    *("query_id", "left", "right", "winner", "p_left", "left_length", "right_length", "status", "reason", "repairs"),
+    *("raw", "template", "template_hash", "model", "key"),
+)
+"""What a row holds, in the order of the CSV."""
 
 
 class Compared(NamedTuple):
@@ -218,16 +226,24 @@ def run_comparing(
     manifest: Mapping[str, Any] | None = None,
     on_progress: Callable[[CompareResult, Totals], None] | None = None,
 ) -> CompareResult:
-    """Compares all items and writes the comparisons, as JSON lines, under their final name only at the end."""
+    """Compares all items and writes the comparisons under their final name only at the end.
+
+    They are JSON lines, or CSV with a header where the name says so.
+    """
     result = CompareResult()
     opened: list[Spool] = []
+    as_csv = outputs.output.endswith(".csv")
 
     def begin() -> Spool:
         opened.append(Spool(outputs.partial))
+        if as_csv:
+            opened[0].write(-1, _csv([COLUMNS]))
         return opened[0]
 
     def take(place: int, compared: Compared) -> None:
-        opened[0].write(place, "".join(orjson.dumps(row).decode() + "\n" for row in compared.rows))
+        rows = compared.rows
+        lines = _csv(map(_cells, rows)) if as_csv else "".join(orjson.dumps(row).decode() + "\n" for row in rows)
+        opened[0].write(place, lines)
         result.totals.add(compared)
 
     def progress(spent: Totals) -> None:
@@ -237,6 +253,16 @@ def run_comparing(
     outputs.finish(asyncio.run(work(comparer, requests, begin, take, result, progress)))
     outputs.write_manifest(manifest)
     return result
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _cells(row: Mapping[str, Any]) -> list[Any]:
+    return [" ".join(row[column]) if column == "repairs" else row[column] for column in COLUMNS]
 
 
 def _middle(count: int | tuple[int, int]) -> float:

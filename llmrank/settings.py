@@ -77,8 +77,8 @@ class Settings(BaseModel):
     select: Annotated[
         str,
         Field(
-            description="Which examples: those most like the query, the hardest, or any.",
-            json_schema_extra={"metavar": "bm25|difficulty|random"},
+            description="Which examples: those most like the query (bm25), the hardest (difficulty), or any (random).",
+            json_schema_extra={"metavar": "HOW"},
         ),
     ] = "bm25"
     temperature: Annotated[
@@ -154,6 +154,14 @@ class Settings(BaseModel):
         if select not in ("bm25", "difficulty", "random"):
             raise ValueError("there are bm25, difficulty and random")
         return select
+
+    @field_validator("shots", "select")
+    @classmethod
+    def _examples_are_there(cls, value: Any, info: ValidationInfo) -> Any:
+        changed = value != cls.model_fields[info.field_name or ""].default  # a manifest names defaults too
+        if changed and info.data.get("examples", "") is None:
+            raise ValueError("there are no examples to choose from; add --examples FILE.jsonl, or leave it out")
+        return value
 
     @classmethod
     def of(cls, **given: Any) -> Settings:

@@ -21,7 +21,7 @@ from llmrank.llm.backends import WITH_ENGINE, open_backend
 from llmrank.llm.budget import Budget
 from llmrank.llm.client import Client, Totals
 from llmrank.llm.probe import require
-from llmrank.llm.types import CAPABILITIES, Backend, capabilities_of
+from llmrank.llm.types import CAPABILITIES, Backend, capabilities_of, identity_of
 from llmrank.questions import Kind
 from llmrank.settings import Settings, known_price
 from llmrank.templates import Template
@@ -135,6 +135,16 @@ class Voice:
         """What the model can do hangs on a server, which has to be asked."""
         return bool(getattr(self.backend, "probed", None))
 
+    @property
+    def settled(self) -> bool:
+        """All is known in this event loop that there is to know of the server."""
+        loop = asyncio.get_running_loop()
+        asked = self._readying.get(loop)
+        if asked is None or not asked.done() or asked.cancelled() or asked.exception() is not None:
+            return False
+        known = self.settings.context is not None or getattr(self.backend, "context", 0) is not None
+        return known or loop in self._learning
+
     async def ready(self, who: str, size: int) -> None:
         """Finds out, once for each event loop, what must be known of a server before it is asked.
 
@@ -208,7 +218,7 @@ class Voice:
             what = {str(name): sentence for name, sentence in CAPABILITIES.items()}.get(missing[0], "unknown")
             raise InputError(
                 f"{who} with --template {template.name} needs {missing[0]} ({what}), which the backend "
-                f"{type(self.backend).__name__} does not have; take another method, template or backend"
+                f"{identity_of(self.backend).kind} does not have; take another method, template or backend"
             )
         temperature = self.settings.temperature
         if self.settings.samples > 1 and not (template.header.temperature if temperature is None else temperature):

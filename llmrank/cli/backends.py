@@ -50,8 +50,9 @@ def check(
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a reply.", metavar="S")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a backend what it can answer, and tell which methods what it lacks would cost.
+    """Ask a backend what it can answer, and tell what is missing.
 
+    Of what it lacks it is told which methods that costs.
     Sends a few small requests, each once for a server and a model: what is found out is kept in the ledger.
 
     Example: llmrank backends check openai:my-model --base-url http://localhost:8000/v1

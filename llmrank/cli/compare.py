@@ -49,7 +49,11 @@ def compare(
     *,
     output: Annotated[
         str,
-        typer.Option(help="The comparisons, a JSON line an answer.", metavar="OUT.jsonl", rich_help_panel="Output"),
+        typer.Option(
+            help="The comparisons, a JSON line an answer; CSV for a name in .csv.",
+            metavar="OUT.jsonl",
+            rich_help_panel="Output",
+        ),
     ],
     manifest: Annotated[
         str | None,
@@ -81,6 +85,7 @@ def compare(
     job = _checked(ours)
     outputs = Outputs(output, manifest=manifest)
     outputs.check()
+    outputs.spare([job.queries, job.items])
     if as_json:
         outputs.leave_stdout()
     comparer = Comparer(

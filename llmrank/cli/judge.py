@@ -135,6 +135,8 @@ def judge(
     on_failure = _on_failure(job.on_failure)
     outputs = Outputs(output, report, manifest, judgments=judgments)
     outputs.check()
+    # A qrels may be filled up in place: its own lines stay.
+    outputs.spare([job.queries, job.corpus, job.pairs, *job.run, job.exam, None if job.holes_only else job.qrels])
     if as_json:
         outputs.leave_stdout()
     labeller = make_labeller(job, settings)
@@ -296,8 +298,10 @@ def _summary(result: JudgeResult, place: str) -> str:
     totals, sums, labels = result.totals, result.totals.sums, result.totals.labels
     cost = "" if totals.cost is None else f", {totals.cost:.4f} USD"
     unasked = f", {labels['unasked']} not asked" if labels["unasked"] else ""
+    why = ", ".join(f"{reason} {count}" for reason, count in totals.why.most_common(4))
+    failed = f"{labels['failed']} failed" + (f" ({why})" if why else "")
     return (
-        f"{totals.pairs} pairs: {labels['ok']} ok, {labels['repaired']} repaired, {labels['failed']} failed{unasked}; "
+        f"{totals.pairs} pairs: {labels['ok']} ok, {labels['repaired']} repaired, {failed}{unasked}; "
         f"{sums['questions']} questions, {sums['calls']} calls, {sums['reused']} answers reused, "
         f"{sums['prompt_tokens']} + {sums['completion_tokens']} tokens{cost} -> {place}"
     )

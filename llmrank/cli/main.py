@@ -128,6 +128,8 @@ def _root(
 def main() -> None:
     """Runs the command that the program was called with, and exits with its code."""
     signal.signal(signal.SIGTERM, _terminated)
+    # Before numpy is loaded: its threads gain nothing on small matrices, and cost dearly where cores are busy.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")  # what is piped on is data, whatever the terminal speaks
     sys.exit(run())

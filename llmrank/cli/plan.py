@@ -56,7 +56,9 @@ def rerank(
     with open_inputs(job) as inputs:
         check_sizes(reranker, inputs)
         planned = plan(reranker, inputs, ledger=ledger, latency=latency)
-    title = f"{reranker.method.name} over {planned.queries} queries, template {reranker.template.name}"
+    templates = list(dict.fromkeys(voice.template.name for voice in reranker.voices.values()))
+    named = f"template{'s' * (len(templates) > 1)} {', '.join(templates)}"
+    title = f"{reranker.method.name} over {planned.queries} queries, {named}"
     print(json.dumps(planned.json())) if as_json else _print(planned, reranker, latency, title)
 
 

@@ -37,17 +37,19 @@ def list_(as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    for column in ("template", "asks", "needs", "what"):
-        table.add_column(column)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("template", no_wrap=True)
+    table.add_column("asks", no_wrap=True)
+    table.add_column("what")
     for template in templates:
-        header = template.header
-        table.add_row(template.name, header.question, " ".join(header.needs), header.description)
+        table.add_row(template.name, template.header.question, template.header.description)
     Console().print(table)
 
 
 def show(template: Name, as_json: AsJson = False) -> None:
-    """Print a template file as it is; one in YAML as the template that it is read as.
+    """Print a template file as it is.
+
+    One in YAML is printed as the template that it is read as.
 
     Example: llmrank prompts show listwise/rank
     """
@@ -66,8 +68,9 @@ def render(
     template_variable: Variables = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Print the prompt that a template makes, message by message; a raw prompt is printed to the byte.
+    """Print the prompt that a template makes, message by message.
 
+    A raw prompt is printed to the byte.
     With --json it is the body that an OpenAI-compatible server is sent, without the name of the model.
 
     Example: llmrank prompts render pairwise/prefer --query "do goldfish grow" --document "They do." --document "Fish."
@@ -108,7 +111,9 @@ def lint(
     templates: Annotated[list[str], typer.Argument(help="Names or paths.", metavar="TEMPLATE")],
     as_json: AsJson = False,
 ) -> int:
-    """Check templates, one finding a line; exits with 2 where one cannot be used, with 0 where all can.
+    """Check templates; exits with 2 where one cannot be used.
+
+    One line a finding; where all can be used the exit code is 0, whatever is found.
 
     Example: llmrank prompts lint my-template.j2
     """

@@ -50,7 +50,7 @@ def rerank(
         bool,
         typer.Option(
             "--uncertainty",
-            help="In the report each document's strength with its interval, and P(top k).",
+            help="In the report each document's strength with its interval, and P(top k), or its replies' spread.",
             rich_help_panel="Output",
         ),
     ] = False,
@@ -84,10 +84,22 @@ def rerank(
     if as_json:
         outputs.leave_stdout()
     reranker = make_reranker(job, settings, keep_answers=uncertainty or teacher is not None)
+    if uncertainty:
+        _check_compares(reranker)
     result = _run(job, reranker, outputs, uncertainty, quiet)
     if as_json:
         print(json.dumps(result.json() | {"output": output}))
     return _conclude(result, reranker, output, quiet)
+
+
+def _check_compares(reranker: Reranker) -> None:
+    """Raises InputError where nothing would tell how sure a place is."""
+    asked = {voice.template.question for voice in reranker.voices.values()}
+    if asked <= {"grade", "write"} and "samples" not in reranker.options:
+        raise InputError(
+            f"--uncertainty: the method {reranker.method.name} grades each document once and compares none; take one "
+            "that compares, such as heapsort, or rubric-score, whose replies have a spread"
+        )
 
 
 def _run(job: RerankFlags, reranker: Reranker, outputs: Outputs, uncertainty: bool, quiet: bool) -> JobResult:

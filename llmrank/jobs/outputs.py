@@ -54,6 +54,13 @@ class Outputs(NamedTuple):
             if twin != flag and (place == "-" or not _is_special(place)):
                 raise InputError(f"{twin} and {flag} are both {given[flag]}; name two files")
 
+    def spare(self, inputs: Iterable[str | None]) -> None:
+        """Raises InputError where an output would take the place of one of the inputs."""
+        read = {os.path.realpath(path) for path in inputs if path is not None and path != "-"}
+        for flag, path in self.by_flag.items():
+            if not _is_special(path) and os.path.realpath(path) in read:
+                raise InputError(f"{flag} {path}: this file is read as well, and would be lost; name another")
+
     def leave_stdout(self) -> None:
         """Raises InputError where a file goes to standard output, on which --json prints its one object."""
         if taken := [flag for flag, path in self.by_flag.items() if path == "-"]:

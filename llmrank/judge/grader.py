@@ -47,7 +47,8 @@ class Grader:
         """The template and the model of each part of the recipe, by the name under which it asks."""
         for name, part in self.parts.items():
             of_part = part.template if isinstance(part.template, Template) else load(part.template)
-            self.voices[name] = models.voice(of_part, part.backend or backend, whole=part.whole)
+            held = constrain and part.question == "grade"  # what is written has no form to be held to
+            self.voices[name] = models.voice(of_part, part.backend or backend, whole=part.whole, constrain=held)
         self._values = self._label_values()
         self._check()
 
@@ -71,7 +72,7 @@ class Grader:
     ) -> tuple[list[Judgment], list[tuple[str, Tally]]]:
         """A judgment of each document, and what each template was asked for them."""
         for voice in self.voices.values():
-            if voice.asks_a_server:
+            if voice.asks_a_server and not voice.settled:
                 longest = max((len(d.text) for d in documents), default=0)
                 await voice.ready(f"judging with --template {voice.template.name}", longest)
         tallies = {part: Tally() for part in self.voices}
@@ -257,16 +258,15 @@ class _Recorded(Ask):
 
 
 class _Witness(Ask):
-    """Notes what is asked for one document, in the order of the answers."""
+    """Notes what is asked for one document, in the order of asking: that of the answers changes from run to run."""
 
     def __init__(self, inner: Ask) -> None:
         self._inner = inner
         self.asked: list[Question] = []
 
     async def answer(self, question: Question) -> Answer:
-        answer = await self._inner.answer(question)
         self.asked.append(question)
-        return answer
+        return await self._inner.answer(question)
 
 
 def together(samples: Sequence[Judgment], *, mean: bool = False) -> Judgment:
@@ -311,12 +311,12 @@ def _mean(distributions: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _deciding(asked: Sequence[Question], evidence: Sequence[Evidence], grade: Grade) -> int | None:
-    """Which of the questions gave the grade: its own answer, else the last one of the main part."""
+    """Which of the questions gave the grade: its own answer, else the last one that graded."""
     for i, found in enumerate(evidence):
         if found.answer is grade:
             return i
-    main = [i for i, question in enumerate(asked) if not question.by]
-    return main[-1] if main else len(asked) - 1 if asked else None
+    grading = [i for i, question in enumerate(asked) if question.kind == "grade"]
+    return grading[-1] if grading else len(asked) - 1 if asked else None
 
 
 def _middle(count: Count) -> float:

@@ -18,7 +18,10 @@ OWN = ("shuffles", "inner", "consensus", "focus")
 
 
 def _inner(name: str) -> Method:
-    inner = find(name)
+    try:
+        inner = find(name)
+    except InputError as error:
+        raise InputError(str(error).replace("--method ", "--option inner=", 1)) from None
     if inner.name == "permutation-consistency":
         raise InputError("--option inner=permutation-consistency: a method cannot wrap itself; name another")
     return inner
@@ -101,7 +104,8 @@ async def permutation_consistency(
     place: dict[Hashable, int] = {item: i for i, item in enumerate(items)}
 
     async def run(number: int, order: list[int]) -> list[list[int]] | None:
-        heard = _InFirstStageOrder(ask, place)
+        # What asks both orders of a pair further in, as stages do, must find two questions there.
+        heard = _InFirstStageOrder(ask, {} if wrapped.apart else place)
         ranked = await wrapped.run([items[i] for i in order], heard, values, seed=seed + number, query_id=query_id)
         ranking = [place[item] for item in ranked.items]
         ranked_to = min(values["k"], len(ranking)) if "k" in values else len(ranking)

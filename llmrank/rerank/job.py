@@ -44,9 +44,10 @@ def run_job(
 ) -> JobResult:
     """Reranks all requests and writes the run and what else is wanted, under their final names only at the end.
 
-    `uncertainty` adds each document's belief to the report; it and a teacher file need a reranker that keeps answers.
-    Until then OUT.partial holds the queries that are done, in whole blocks. An error keeps it, but for one that came
-    before anything was asked. `on_progress` is called when a query is done, and every half second.
+    `uncertainty` adds each document's belief, or the spread of its replies, to the report; it and a teacher file need a
+    reranker that keeps answers. Until then OUT.partial holds the queries that are done, in whole blocks. An error keeps
+    it, but for one that came before anything was asked. `on_progress` is called when a query is done, and every half
+    second.
     """
     result, tag = JobResult(), f"llmrank-{reranker.method.name}"
     rows = Spool() if outputs.report is not None else None
@@ -83,6 +84,9 @@ def _row(reranker: Reranker, ranking: Ranking, uncertainty: bool) -> dict[str, A
     if uncertainty:
         beliefs = ranking.beliefs(reranker.options.get("k", 10), reranker.settings.seed)
         row["documents"] = {name: belief.json() for name, belief in beliefs.items()}
+        for hit, spread in zip(ranking.hits, ranking.spread or (), strict=False):
+            if spread is not None:
+                row["documents"].setdefault(hit.document.id, {})["spread"] = round(spread, 6)
     return row
 
 

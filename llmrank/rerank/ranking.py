@@ -92,12 +92,15 @@ class Ranking:
         """By document id: a strength with its interval, and the probability of being among the k best.
 
         From the comparisons that were asked, whatever the method; needs `Reranker(..., keep_answers=True)`. Documents
-        that were not asked about are left out.
+        that were held against no other are left out: of one that was only graded a comparison's noise tells nothing.
         """
         from llmrank.rerank.beliefs import beliefs  # which takes scipy
 
-        asked = {item for question in self.answers for item in question.items}
-        items = [hit.document for hit in self.hits if hit.document in asked]
+        documents = [hit.document for hit in self.hits]
+        known = set(documents)
+        together = (known.intersection(question.items) for question in self.answers)
+        compared = {item for shown in together if len(shown) > 1 for item in shown}
+        items = [document for document in documents if document in compared]
         return {item.id: belief for item, belief in beliefs(items, self.answers, k, seed).items()}  # type: ignore[attr-defined]
 
     @property

@@ -141,7 +141,7 @@ class Reranker:
     async def ready(self, documents: Sequence[Document]) -> None:
         """Finds out what must be known of each server before the first question; raises InputError for a lack."""
         for name, voice in self.voices.items():
-            if voice.asks_a_server:
+            if voice.asks_a_server and not voice.settled:
                 part = self.parts.get(name)
                 shown = part.shown if part is not None else self.method.shown(len(documents), **self.options)
                 longest = sum(sorted((len(d.text) for d in documents), reverse=True)[:shown])

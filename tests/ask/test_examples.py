@@ -232,6 +232,12 @@ def test_a_template_without_a_place_for_examples_is_refused_with_one_that_has(tm
         reranker(tmp_path, template="pairwise/prefer")
 
 
+@pytest.mark.parametrize("given", [{"shots": 3}, {"select": "random"}])
+def test_how_examples_are_chosen_without_any_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=rf"--{next(iter(given))} .*add --examples"):
+        Reranker("heapsort", backend=SimulatedBackend({}), **given)
+
+
 def test_in_a_cascade_one_stage_that_shows_them_is_enough(tmp_path: Path) -> None:
     stages = [{"method": "yes-no"}, {"method": "all-pairs", "template": "pairwise/few-shot", "depth": 2}]
     one = reranker(tmp_path, method="cascade", template=None, options={"stages": stages})

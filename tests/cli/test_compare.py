@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmrank.aggregate import Comparisons, bradley_terry
+from llmrank.data.comparisons import read_comparisons
 from llmrank.data.items import ItemInputs
 from tests.cli.conftest import Program
 
@@ -44,6 +46,39 @@ def test_its_output_is_what_aggregate_takes(llmrank: Program) -> None:
     ranked = [line.split(",")[0] for line in Path("scores.csv").read_text().splitlines()[1:]]
     assert ranked[:3] == ["alpha", "gamma", "delta"]
     assert bradley_terry(Comparisons.read("out.jsonl")).n == 40
+
+
+def test_a_name_in_csv_makes_it_csv_with_the_same_rows(llmrank: Program) -> None:
+    faulty = f"{JUDGE[1]}?malformed=0.1"
+    job = (*JOB[:4], "--backend", faulty, "--no-retry-format", "--max-failure-rate", "1", "--quiet", "--output")
+    for name in ("out.jsonl", "out.csv"):
+        assert llmrank("compare", *job, name).code == 0
+    rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    with open("out.csv", newline="") as file:
+        told = list(csv.DictReader(file))
+    assert list(told[0]) == list(rows[0])
+    assert [[r[c] for c in ("left", "right", "winner", "raw", "key")] for r in told] == [
+        [str(r[c]) for c in ("left", "right", "winner", "raw", "key")] for r in rows
+    ]
+    tables = [read_comparisons(name) for name in ("out.jsonl", "out.csv")]
+    assert tables[0].share == tables[1].share
+    assert len(tables[0].skipped) == len(tables[1].skipped) > 0
+
+
+def test_a_relative_rubric_is_given_as_a_variable(llmrank: Program) -> None:
+    rubric = ("--template", "preference/rubric", "--template-variable", "rubric=Which is shorter?")
+    job = (*JOB, *JUDGE, *rubric, "--ledger", "rubric.ledger")
+    assert llmrank("compare", *job).code == 0
+    key = json.loads(Path("out.jsonl").read_text().splitlines()[0])["key"]
+    assert "Rubric: Which is shorter?" in llmrank("ledger", "show", key, "--ledger", "rubric.ledger").out
+
+
+def test_no_input_is_written_over(llmrank: Program) -> None:
+    before = Path("items.jsonl").read_bytes()
+    outcome = llmrank("compare", *JOB[:4], *JUDGE, "--output", "./items.jsonl")
+    assert outcome.code == 2
+    assert "--output ./items.jsonl: this file is read as well" in outcome.error
+    assert Path("items.jsonl").read_bytes() == before
 
 
 def test_a_second_run_asks_nothing_and_writes_the_same(llmrank: Program) -> None:

@@ -79,6 +79,9 @@ def test_a_failed_label_is_absent_and_told_with_its_reason(llmrank: Program) -> 
     assert sum(row["failed"] for row in report["queries"].values()) == len(failed)
     assert report["totals"]["templates"]["relevance/umbrela"]["failed"] == len(failed)
     assert sum(report["totals"]["label_reasons"].values()) == len(failed)
+    loud = llmrank("judge", *(flag for flag in job if flag != "--quiet"), "--max-failure-rate", "1")
+    why = ", ".join(f"{reason} {n}" for reason, n in report["totals"]["label_reasons"].items())
+    assert f"{len(failed)} failed ({why}); " in loud.err
     told = llmrank("judge", *job, "--max-failure-rate", "1", "--on-failure", "error")
     first = failed[0]
     assert told.code == 3
@@ -88,6 +91,45 @@ def test_a_failed_label_is_absent_and_told_with_its_reason(llmrank: Program) -> 
     assert sum(map(len, filled.values())) == PAIRS
     assert all(filled[j["query_id"]][j["doc_id"]] == 0 for j in failed)
     assert [j["grade"] for j in lines("out.jsonl") if j["status"] == "failed"] == [None] * len(failed)
+
+
+UNREADABLE = {
+    "I cannot judge this passage as it was published in 2019": "refused",
+    "10": "out-of-range",
+    "##final score: 2 ... no.\n##final score: 3": "ambiguous",
+    "<think>The label is 2. ##final score: 2</think>": "empty",
+    "3: answers it; 2: in part; 1: on topic; 0: nothing": "no-label",
+}
+
+
+def test_over_a_server_what_settles_on_no_label_is_counted_and_is_in_no_qrels(llmrank: Program, folder: Path) -> None:
+    said = ["##final score: 2", *UNREADABLE]
+    (folder / "c.tsv").write_text("".join(f"d{i}\tpassage <{i}>\n" for i in range(len(said))))
+    (folder / "p").write_text("".join(f"q1 d{i}\n" for i in range(len(said))))
+    with Stub(lambda body, _: said[int(prompt_of(body).split("passage <")[1][0])]) as stub:
+        files = ("--queries", "queries.tsv", "--corpus", "c.tsv", "--pairs", "p", "--output", "out.qrels")
+        told = ("--judgments", "out.jsonl", "--report", "r.json", "--json", "--quiet", "--max-failure-rate", "1")
+        done = llmrank("judge", *files, "--backend", "openai:m", "--base-url", stub.url, *told)
+        assert len(stub.bodies) == 1 + 2 * len(UNREADABLE)
+    assert Path("out.qrels").read_text() == "q1 0 d0 2\n"
+    judged = lines("out.jsonl")
+    assert [(j["grade"], j["reason"]) for j in judged] == [(2, None), *((None, why) for why in UNREADABLE.values())]
+    counts = {"questions": len(said), "ok": 1, "repaired": 0, "failed": len(UNREADABLE)}
+    assert json.loads(Path("r.json").read_text())["totals"]["templates"] == {"relevance/umbrela": counts}
+    assert json.loads(done.out)["label_reasons"] == dict.fromkeys(UNREADABLE.values(), 1)
+
+
+def test_a_model_that_scores_pairs_judges_through_its_endpoint(llmrank: Program) -> None:
+    def scores(body: dict[str, Any], _: int) -> web.Response:
+        return web.json_response({"results": [{"index": 0, "relevance_score": len(body["documents"][0]) - 20.75}]})
+
+    with Stub(scores) as stub:
+        backend = ("--backend", "openai:m?api=rerank", "--base-url", stub.url, "--template", "pointwise/cross-encoder")
+        assert llmrank("judge", *POOL, *backend, "--output", "out.qrels", "--judgments", "out.jsonl").code == 0
+        assert set(stub.bodies[0]) == {"model", "query", "documents"}
+    judged = lines("out.jsonl")
+    assert all(j["expected"] == float(j["raw"]) and abs(j["grade"] - j["expected"]) == 0.25 for j in judged)
+    assert min(j["grade"] for j in judged) < 0
 
 
 def test_holes_are_filled_and_the_human_lines_stay_byte_for_byte(llmrank: Program) -> None:
@@ -118,6 +160,16 @@ def test_pairs_may_be_listed_and_what_is_listed_twice_is_judged_once(llmrank: Pr
     done = llmrank("judge", *files, *JUDGE, "--output", "-", "--quiet")
     truth = read_qrels("judged.qrels")
     assert done.out == f"q1 0 q1-d3 {truth['q1']['q1-d3']}\nq3 0 q3-d0 {truth['q3']['q3-d0']}\n"
+
+
+@pytest.mark.parametrize("flag", ["--output", "--judgments", "--report"])
+def test_no_input_is_written_over(llmrank: Program, flag: str) -> None:
+    before = Path("first.trec").read_bytes()
+    rest = () if flag == "--output" else ("--output", "out.qrels")
+    done = llmrank("judge", *POOL, *JUDGE, *rest, flag, "first.trec")
+    assert done.code == 2
+    assert f"{flag} first.trec: this file is read as well, and would be lost; name another" in done.error
+    assert Path("first.trec").read_bytes() == before
 
 
 def test_a_panel_writes_every_member_and_the_label_that_counts(llmrank: Program) -> None:

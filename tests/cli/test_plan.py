@@ -67,6 +67,11 @@ def test_reads_well(llmrank: Program, method: str) -> None:
     assert found["calls"] == "38" if method == "pointwise" else found["calls"].startswith("about ")
 
 
+def test_names_the_templates_of_all_stages(llmrank: Program) -> None:
+    planned = llmrank("plan", "rerank", *JOB, "--method", "cascade")
+    assert planned.out.startswith("cascade over 3 queries, templates pointwise/yes-no, pairwise/prefer\n")
+
+
 def test_tells_of_questions_that_do_not_fit(llmrank: Program) -> None:
     small = ("--method", "full-list", "--context", "300")
     assert "2 questions; they will fail without a call" in llmrank("plan", "rerank", *JOB, *small).out

@@ -91,7 +91,7 @@ class TestUsage:
             (["rernk"], "No such command 'rernk'. Did you mean 'rerank'?; see `llmrank --help`"),
             (["ledger", "stat"], "No such command 'stat'. Did you mean 'stats'?; see `llmrank ledger --help`"),
             (["--nonsense"], "No such option: --nonsense"),
-            (["methods", "more"], "(more); see `llmrank methods --help`"),
+            (["methods", "more"], "--method more: there is no such method"),
             (["prompts", "show"], "Missing argument 'TEMPLATE'; see `llmrank prompts show --help`"),
         ],
     )
@@ -161,6 +161,29 @@ class TestMethods:
             assert method.question in block.partition("\n")[0]
             assert all(need in block.partition("\n")[0] for need in method.needs)
             assert all(name in block.split("options: ")[1] for name in method.options)
+            assert " ".join(method.source.split()) in " ".join(block.split("source: ")[1].split())
+
+    def test_are_described_where_they_are_named(self, llmrank: Program) -> None:
+        done = llmrank("methods", "heapsort", "yes-no")
+        assert done.code == 0
+        assert all(len(line) <= 80 for line in done.out.splitlines())
+        assert "With a perfect judge the top k are exact; the rest keeps first-stage order." in done.out
+        assert "Exact up to ties of grade" in " ".join(done.out.split())
+        assert "sliding-window" not in done.out
+
+    def test_that_judge_are_listed_with_labels_polarity_and_source(self, llmrank: Program) -> None:
+        done = llmrank("methods", "--judging")
+        assert done.code == 0
+        assert all(len(line) <= 80 for line in done.out.splitlines())
+        assert "citation\n    grades: none < partial < full, the last is best\n" in done.out
+        recipes = {r["name"]: r for r in json.loads(llmrank("methods", "--judging", "--json").out)["recipes"]}
+        assert {"nuggets", "four-criteria", "relevance/umbrela", "classify/yes-no"} <= set(recipes)
+        assert "citation/support" not in recipes  # shows a claim, which the recipe brings
+        assert all(r["source"] and (r["labels"] or r["range"]) for r in recipes.values())
+        assert recipes["absolute-rubric"]["reasoning"] == "before"
+        assert recipes["utility"]["templates"][0] == "utility/useful"
+        assert "labels no document" in llmrank("methods", "--judging", "listwise/rank").error
+        assert "The label is that share as a whole" in llmrank("methods", "--judging", "nuggets").out
 
     def test_have_what_is_promised_as_json(self, llmrank: Program) -> None:
         done = llmrank("methods", "--json")

@@ -30,6 +30,25 @@ def test_the_report_tells_how_sure_each_place_is(llmrank: Program, folder: Path)
     assert "documents" not in json.loads(Path("plain.json").read_text())["queries"]["q1"]
 
 
+def test_of_what_was_only_graded_nothing_is_said(llmrank: Program, folder: Path) -> None:
+    wanted = ("--report", "report.json", "--uncertainty")
+    outcome = llmrank("rerank", *JOB, "--method", "yes-no", *wanted)
+    assert outcome.code == 2
+    assert "compares none" in outcome.error
+    assert llmrank("rerank", *JOB, "--method", "cascade", *wanted).code == 0
+    told = json.loads(Path("report.json").read_text())["queries"]["q1"]["documents"]
+    assert len(told) == 10 < RUN["q1"]  # its second stage compares ten
+    assert all(belief["comparisons"] for belief in told.values())
+
+
+def test_the_spread_of_several_replies_stands_in_the_report(llmrank: Program, folder: Path) -> None:
+    wanted = ("--report", "report.json", "--uncertainty")
+    assert llmrank("rerank", *JOB, "--method", "rubric-score", *wanted).code == 0
+    told = json.loads(Path("report.json").read_text())["queries"]["q1"]["documents"]
+    assert len(told) == RUN["q1"]
+    assert all(document.keys() == {"spread"} and document["spread"] >= 0 for document in told.values())
+
+
 def test_uncertainty_without_a_report_has_nowhere_to_go(llmrank: Program, folder: Path) -> None:
     outcome = llmrank("rerank", *JOB, "--uncertainty")
     assert outcome.code == 2

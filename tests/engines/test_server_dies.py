@@ -37,10 +37,11 @@ def test_a_job_outlives_its_server_or_ends_with_a_typed_failure(
         client = Settings(ledger="none", concurrency=4, retries=retries, timeout=60).client(backend)
 
         async def ask(request: Request) -> Exchange:
-            exchange = await client.ask(request)
-            if begun is not None:
-                begun.set()
-            return exchange
+            try:
+                return await client.ask(request)
+            finally:
+                if begun is not None:
+                    begun.set()
 
         try:
             return await asyncio.gather(*map(ask, REQUESTS), return_exceptions=True)

@@ -18,6 +18,7 @@ from llmrank.errors import InputError
 from llmrank.judge.nuggets import nugget_scores
 from llmrank.judge.recipes import Asking, Recipe, all_recipes
 from llmrank.llm.backends.simulated import SimulatedBackend
+from llmrank.llm.types import Failure, Reply, Request
 from llmrank.questions import Answer, Grade, Question, Written, failed
 
 RECIPES = all_recipes()
@@ -83,6 +84,49 @@ def test_every_recipe_judges_and_leaves_evidence(name: str, tmp_path: Path) -> N
     assert grades[0] <= grades[-1]  # type: ignore[operator]
     if name != "nuggets":  # the simulated judge knows nothing of facts
         assert grades[0] < grades[-1]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["four-criteria", "rubric-questions", "binary-then-refine"])
+def test_the_evidence_stands_in_the_order_of_asking_whichever_reply_came_first(name: str, tmp_path: Path) -> None:
+    class Backward(SimulatedBackend):
+        """Answers the last request first."""
+
+        waiting = 200
+
+        async def complete(self, request: Request) -> Reply | Failure:
+            self.waiting -= 1
+            for _ in range(self.waiting):
+                await asyncio.sleep(0)
+            return await super().complete(request)
+
+    lines = []
+    for backend in (Backward(GRADES), SimulatedBackend(GRADES)):  # the second finds all in the ledger
+        with Judge(name, backend=backend, ledger=str(tmp_path / "l"), model_id="one") as judge:
+            lines.append([judgment.line() for judgment in judge.judge(QUERY, DOCUMENTS)])
+    assert lines[0] == lines[1]
+
+
+def test_the_reply_that_decided_is_that_of_the_last_step() -> None:
+    with Judge("binary-then-refine", backend=SimulatedBackend(GRADES), ledger="none") as judge:
+        none, *_, best = judge.judge(QUERY, DOCUMENTS)
+    assert (none.raw, none.template, none.grade) == ("no", "relevance/binary", 0)
+    assert (best.raw, best.template, best.grade) == ("3", "relevance/refine", 3)
+    assert [source.raw for source in best.sources] == ["yes", "3"]
+    assert best.key == best.sources[1].key
+
+
+def test_every_step_that_grades_is_held_to_its_labels() -> None:
+    asked: list[tuple[str, ...]] = []
+
+    class Watched(SimulatedBackend):
+        async def complete(self, request: Request) -> Reply | Failure:
+            assert request.constraint is not None
+            asked.append(tuple(request.constraint.value))
+            return await super().complete(request)
+
+    with Judge("binary-then-refine", backend=Watched(GRADES), ledger="none", constrain=True) as judge:
+        assert judge.judge(QUERY, DOCUMENTS)[3].grade == 3
+    assert set(asked) == {("no", "yes"), ("1", "2", "3")}
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from llmrank.errors import InputError
-from llmrank.questions import Answer, Order, Question, failed
+from llmrank.questions import Answer, Grade, Order, Preference, Question, failed
 from llmrank.rerank.consistency import _shuffled
 from llmrank.rerank.methods import all_methods
 from tests.oracles import erratic, from_first_stage, noisy, perfect, run
@@ -96,10 +96,19 @@ def test_shuffles_are_as_many_as_there_can_be_and_all_different(n: int, count: i
 def test_it_wraps_no_other_than_known_methods_and_not_itself() -> None:
     with pytest.raises(InputError, match="cannot wrap itself"):
         METHOD.given({"inner": "permutation-consistency"})
-    with pytest.raises(InputError, match="did you mean heapsort"):
+    with pytest.raises(InputError, match=r"^--option inner=heapsrt: .* did you mean heapsort"):
         METHOD.given({"inner": "heapsrt"})
     with pytest.raises(InputError, match="consensus=mean: there are kemeny, borda"):
         METHOD.checked({"consensus": "mean"})
+
+
+def test_a_cascade_within_still_asks_both_orders_of_its_pairs() -> None:
+    def is_left(question: Question) -> Answer:
+        return Grade(value=1.0) if question.kind == "grade" else Preference(share=1.0)
+
+    ranked, asked, _ = run(METHOD, 8, is_left, inner="cascade")
+    assert asked == 8 + 8 * 7  # asked in one order alone, what is shown first would win
+    assert ranked.items == list(range(8))
 
 
 def test_focus_asks_again_only_where_two_passes_disagree() -> None:

@@ -63,6 +63,12 @@ def test_preferences(name: str, text: str) -> None:
     assert load(name).read(Reply(text), 2) == Preference(share=0.0)
 
 
+@pytest.mark.parametrize("text", ["2", "２", "Antwort: 2", "答案：2", "**2**"])
+@pytest.mark.parametrize("name", ["pointwise/german", "pointwise/chinese"])
+def test_grades(name: str, text: str) -> None:
+    assert load(name).read(Reply(text), 1).value == 2  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("text", ["Unentschieden", "gleich gut", "empate", "平局", "一样好"])
 def test_ties(text: str) -> None:
     assert load("pairwise/german").read(Reply(text), 2) == Preference(share=0.5)

@@ -17,6 +17,8 @@ from llmrank.templates.lint import lint
 TEMPLATES = {name: load(name) for name in names()}
 FAMILIES = ("listwise", "setwise", "pairwise")
 KINDS = ("reasoning", "instruction", "criterion", "german", "chinese", "code")
+PLAIN = {f"pointwise/{kind}" for kind in ("instruction", "by-criterion", "german", "chinese", "code")}
+CRITERION = {family: f"{family}/criterion" for family in FAMILIES} | {"pointwise": "pointwise/by-criterion"}
 CHAT_MARKS = ["<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<s>", "<think>", "</think>", "<answer>", "</answer>"]
 CHAT_MARKS += ["<bos>", "<extra_id_10>", "<|endoftext|>", "<start_of_turn>", "</s>", "<reason>"]
 
@@ -40,7 +42,7 @@ def test_every_family_has_every_kind(family: str, kind: str) -> None:
     assert f"{family}/{kind}" in TEMPLATES
 
 
-@pytest.mark.parametrize("name", [n for n in TEMPLATES if n.split("/")[0] in (*FAMILIES, "checkpoints")])
+@pytest.mark.parametrize("name", [n for n in TEMPLATES if n.split("/")[0] in (*FAMILIES, "checkpoints") or n in PLAIN])
 def test_lint_finds_nothing(name: str) -> None:
     assert lint(TEMPLATES[name], CAPABILITIES) == []
 
@@ -94,18 +96,18 @@ def test_thinking_is_kept_apart_and_closed(name: str) -> None:
     assert template.completion_tokens(n) > template.verdict_tokens(n)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CRITERION)
 def test_a_criterion_stands_in_for_the_query(family: str) -> None:
     texts = ["one", "two", "three", "four"]
-    asked = prompt(rendered(load(f"{family}/criterion"), "the funniest joke", texts))
-    fixed = prompt(rendered(load(f"{family}/criterion", {"criterion": "the older text"}), "q7", texts))
+    asked = prompt(rendered(load(CRITERION[family]), "the funniest joke", texts))
+    fixed = prompt(rendered(load(CRITERION[family], {"criterion": "the older text"}), "q7", texts))
     assert "Criterion: the funniest joke\n" in asked
     assert "Criterion: the older text\n" in fixed
     assert "q7" not in fixed
     assert not re.search("query|passage|relevan", asked)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CRITERION)
 def test_an_instruction_is_shown_where_the_query_has_one(family: str) -> None:
     template, texts = TEMPLATES[f"{family}/instruction"], ["one", "two", "three", "four"]
     told = prompt(rendered(template, Query("q", "fish", instruction="not salmon"), texts))

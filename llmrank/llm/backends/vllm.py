@@ -121,9 +121,12 @@ class VllmBackend:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         from vllm import EngineArgs
+        from vllm.platforms import current_platform  # type: ignore[import-not-found, unused-ignore]
         from vllm.v1.engine.llm_engine import LLMEngine  # type: ignore[import-not-found, unused-ignore]
 
         options: dict[str, Any] = DEFAULTS | self._options
+        if current_platform.is_cpu():  # there a request with a seed whose prompt comes in two parts ends the engine
+            options.setdefault("enable_chunked_prefill", False)
         self._lora_request = None
         if self._lora is not None:
             from vllm.lora.request import LoRARequest  # type: ignore[import-not-found, unused-ignore]

@@ -43,6 +43,10 @@ class Grammar:
     echo_before: re.Pattern[str]
     either_before: re.Pattern[str]
     """The same within a sentence, where a comma may part clauses: `of A and B, B is better`."""
+    defined: re.Pattern[str]
+    """A label with its meaning after it, as in `2 = answers in part`; several of them are the scale itself."""
+    correction: re.Pattern[str]
+    """A label that takes back what was settled before: `Actually, 3.`; a label alone as the last sentence."""
 
 
 def final_pick(text: str, grammar: Grammar, name: Callable[[str], str | None]) -> Pick | str:
@@ -50,8 +54,14 @@ def final_pick(text: str, grammar: Grammar, name: Callable[[str], str | None]) -
 
     `name` turns what a pattern's `label` group matched into the label's name; None for what is no label.
     """
+    scale = _scale(text, grammar)
     for tier in (_final, _settled, _stated, _numbered):
-        picks = [(name(match["label"]), match.start("label")) for match in tier(text, grammar)]
+        matches = [match for match in tier(text, grammar) if match.start("label") not in scale]
+        if matches:
+            last = max(match.end("label") for match in matches)
+            later = _matches(text, (grammar.correction,), grammar)
+            matches += [match for match in later if match.start("label") > last]
+        picks = [(name(match["label"]), match.start("label")) for match in matches]
         names = {found for found, _ in picks}
         if len(names) > 1:
             return AMBIGUOUS
@@ -59,6 +69,18 @@ def final_pick(text: str, grammar: Grammar, name: Callable[[str], str | None]) -
             found, start = min(picks, key=lambda pick: pick[1])  # the first is where it is decided
             return NOT_A_LABEL if found is None else Pick(found, start)
     return NO_PICK
+
+
+def _scale(text: str, grammar: Grammar) -> set[int]:
+    """Where labels stand that the text explains one after the other: three numbers, or two words, are a scale.
+
+    The last is none of them: a verdict that is explained, `final score: 2 - answers in part`, may follow the scale.
+    """
+    found = {match.start("label"): match["label"].casefold() for match in grammar.defined.finditer(text)}
+    labels = set(found.values())
+    if len(labels) < (3 if any(label[-1].isdigit() for label in labels) else 2):
+        return set()
+    return set(found) - {max(found)}
 
 
 def _final(text: str, grammar: Grammar) -> Iterator[re.Match[str]]:
@@ -154,11 +176,12 @@ _OPEN = r"[ \t\n\"'(\[{<]{0,6}"
 _ASIDE = r"[\"']?(?:\s{0,3}\([^()\n]{0,60}\))?"
 _IS = r"\s{0,3}(?:[:=]|is\b|was\b|would be\b|ist\b|es\b|-)\s{0,3}[:=]?\s{0,3}"
 _CLOSE = r"[\"'\])}]{0,4}"
-_AFTER = r"because\b|since\b|as\b|for\b|on\b|out of\b|of\b|which\b|given\b|due\b|points?\b|stars?\b|it\b|this\b"
-STOP = rf"(?!\w|[.,]\d|'\w|-\w)(?={_CLOSE}(?:[ \t]{{0,4}}(?:[.,;:!|(<\\/=]|--?\s|{_AFTER})|\s{{0,4}}\n|\s*\Z))"
+_AFTER = r"final\b|because\b|since\b|as\b|for\b|on\b|out of\b|of\b|which\b|given\b|due\b|points?\b|stars?\b|it\b|this\b"
+STOP = rf"(?!\w|[.,]\d|'\w|-\w)(?={_CLOSE}(?:[ \t]{{0,4}}(?:[.,;:!|(<\\/=#{{\[]|--?\s|{_AFTER})|\s{{0,4}}\n|\s*\Z))"
 """What may follow a label that is not just a word of a sentence."""
 # `2. Words` and `A) words` may number a list; `(a) words` does not.
 _STOP_NOT_LIST = rf"(?!{_CLOSE}[.:][ \t]+\w|(?<![(\[].)\)[ \t]+\w){STOP}"
+_TAKES_BACK = r"(?:actually|wait|correction|or rather|no(?=[,:.!])|on (?:second thoughts?|reflection))"
 _STOP_LIST = rf"(?={_CLOSE}[.):]\s+\w)"
 
 
@@ -198,7 +221,12 @@ def grammar(
         *([rf"[\"'](?:{keys})[\"']\s{{0,3}}[:=]{_OPEN}{bare}{STOP}"] if keys else []),
     ]
     word = r"(?<=[^\W\d_]{2})"
+    ends = rf"(?!\w|[.,]\d)(?={_CLOSE}\s{{0,3}}(?:[.;!\n]|\Z))"
     return Grammar(
+        defined=_compiled([rf"{bare}{_CLOSE}(?:\s{{0,3}}[:=]\s{{0,3}}|\s{{1,3}}[-–]\s{{1,3}})(?=[^\W\d_])"])[0],
+        correction=_compiled(
+            [rf"(?:\b{_TAKES_BACK}\b[\s,:.!-]{{1,3}}(?:(?:it|that|this)(?:'s|\sis)\s)?|[.!?]\s){_OPEN}{bare}{ends}"]
+        )[0],
         final=_compiled(final_sources),
         plain=_compiled(plain_sources),
         head=_compiled([rf"\A{_OPEN}{bare}(?:{word}{STOP}|{_STOP_NOT_LIST})"])[0],

@@ -61,7 +61,8 @@ class ObjectParser:
         return Written(text=orjson.dumps(found).decode(), parts=tuple(found))
 
     def write(self, answer: Written, n: int = 0) -> str:
-        return answer.text or ""
+        text = answer.text or ""
+        return text if _json_object(text) is not None else orjson.dumps({"text": text}).decode()
 
 
 def _json_object(text: str) -> dict[str, Any] | None:
