@@ -47,7 +47,7 @@ class Settings(BaseModel):
         str | None,
         Field(description="IN,OUT: USD per million prompt and completion tokens; else what is known of the model."),
     ] = None
-    seed: Annotated[int, Field(description="Seed of everything that is drawn.")] = 0
+    seed: Annotated[int, Field(description="Seed of all that is drawn.")] = 0
     context: Annotated[
         int | None, Field(ge=64, description="Tokens that the model takes; else what is known of it, else 32768.")
     ] = None
