@@ -155,14 +155,6 @@ class Settings(BaseModel):
             raise ValueError("there are bm25, difficulty and random")
         return select
 
-    @field_validator("shots", "select")
-    @classmethod
-    def _examples_are_there(cls, value: Any, info: ValidationInfo) -> Any:
-        changed = value != cls.model_fields[info.field_name or ""].default  # a manifest names defaults too
-        if changed and info.data.get("examples", "") is None:
-            raise ValueError("there are no examples to choose from; add --examples FILE.jsonl, or leave it out")
-        return value
-
     @classmethod
     def of(cls, **given: Any) -> Settings:
         """Settings from keywords; what is wrong with one is told in one sentence that names it."""

@@ -63,6 +63,8 @@ class Voices:
         if (path := settings.examples) is not None:
             select = cast(Select, settings.select)
             self._examples = Examples.read(path, shots=settings.shots, select=select, seed=settings.seed)
+        else:
+            _check_nothing_is_chosen(settings)
         self._opened: dict[object, tuple[Backend, Clients]] = {}
         self._main: object = backend
         self.backend, self.clients = self._open(backend)
@@ -95,6 +97,16 @@ class Voices:
         """Closes the running loop's clients."""
         for _, clients in self._opened.values():
             await clients.aclose()
+
+
+def _check_nothing_is_chosen(settings: Settings) -> None:
+    """Raises InputError where it is said how examples are chosen, and there are none."""
+    for name in ("shots", "select"):
+        value = getattr(settings, name)
+        if value != Settings.model_fields[name].default:  # a manifest names defaults too
+            raise InputError(
+                f"--{name} {value}: there are no examples to choose from; add --examples FILE.jsonl, or leave it out"
+            )
 
 
 class Voice:

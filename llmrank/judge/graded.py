@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from llmrank.criteria import CRITERIA
@@ -36,6 +37,8 @@ async def binary_then_refine(item: Document, ask: Asking) -> Grade:
     if not first.usable or first.label == "no":
         return first
     second = await ask.grade(item, by="refine")
+    if second.usable and first.repairs:
+        second = replace(second, status="repaired", repairs=tuple(dict.fromkeys((*first.repairs, *second.repairs))))
     if not second.usable or first.distribution is None or second.distribution is None:
         return second
     relevant = first.distribution["yes"]

@@ -73,7 +73,9 @@ class Talk(Generic[In, Out]):
         self.settings = settings
         main = next(iter(parts.values())).backend
         assert main is not None
-        self.models = models or Voices(settings.model_copy(update={"examples": None}), main)
+        # Who shows examples brings its own.
+        none = {name: getattr(defaults, name) for name in ("examples", "shots", "select")}
+        self.models = models or Voices(settings.model_copy(update=none), main)
         self.voices = {
             name: self.models.voice(_template(part), part.backend, whole=part.whole) for name, part in parts.items()
         }

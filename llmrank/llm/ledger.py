@@ -66,15 +66,33 @@ class Ledger:
         # Readers may wait for a moment (a crashed writer's log is being recovered); a writer must not block the loop.
         self._writer = self._db if read_only else sqlite3.connect(self.path, isolation_level=None, timeout=0)
         self._writer.execute("PRAGMA synchronous = NORMAL")  # in WAL mode a killed process loses no commit
+        self._reading = False
         self._find = "SELECT reply, origin FROM replies WHERE key = ?"
 
     def get(self, key: bytes) -> tuple[Reply, str] | None:
         """The stored reply and the address that it came from."""
         try:
+            if not self._reading:
+                self._read_on()
             found = self._db.execute(self._find, (key,)).fetchone()
         except sqlite3.DatabaseError as error:
             raise damaged(self.path, error) from error
         return None if found is None else (Reply.loads(found[0]), found[1])
+
+    def _read_on(self) -> None:
+        """Keeps one read transaction for the rest of this turn of the loop: locks for each reply would cost more."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self._db.execute("BEGIN")
+        self._reading = True
+        loop.call_soon(self._read_off)
+
+    def _read_off(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._db.execute("COMMIT")
 
     def several(self, keys: Sequence[bytes]) -> dict[bytes, tuple[Reply, str]]:
         """Those of the stored replies that are there, each as `get` gives it, read at once."""
@@ -117,6 +135,7 @@ class Ledger:
                 done.set_result(None)
 
     def _commit(self, rows: list[tuple[Row, bool]]) -> None:
+        self._read_off()
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             for verb in ("IGNORE", "REPLACE"):
@@ -162,6 +181,7 @@ class Ledger:
         self._patiently(lambda: self._writer.execute("VACUUM"))
 
     def _patiently(self, action: Any) -> Any:
+        self._read_off()
         deadline = time.monotonic() + LOCKED_LONGEST
         while True:
             try:
@@ -184,6 +204,7 @@ class Ledger:
             for _, _, done in group:
                 if not done.done() and not done.get_loop().is_closed():
                     done.set_result(None)
+        self._read_off()
         self._writer.close()
         self._db.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain, count, repeat
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from llmrank.data.types import Document, Query
@@ -67,18 +68,26 @@ class Ranking:
     """A query's documents, best first: all that were given, each once."""
 
     query: Query
-    hits: tuple[Hit, ...]
+    documents: tuple[Document, ...]
+    """Best first."""
+    own_scores: tuple[float | None, ...]
+    """The method's own score of each of the first documents; the others have none."""
     row: Row
     answers: Mapping[Question, Answer] = field(default_factory=dict, repr=False, compare=False)
     """Every question with its answer, where the reranker was told to keep them."""
     spread: tuple[float | None, ...] | None = None
     """For each hit how far the replies behind its score lie apart, where the method knows it."""
 
+    @property
+    def hits(self) -> tuple[Hit, ...]:
+        """Every place of the ranking; made when it is wanted, since most jobs want ids alone."""
+        return tuple(self)
+
     def __iter__(self) -> Iterator[Hit]:
-        return iter(self.hits)
+        return map(Hit, count(1), self.documents, chain(self.own_scores, repeat(None)))
 
     def __len__(self) -> int:
-        return len(self.hits)
+        return len(self.documents)
 
     def __getitem__(self, place: int) -> Hit:
         return self.hits[place]
@@ -86,7 +95,7 @@ class Ranking:
     @property
     def ids(self) -> list[str]:
         """Document ids, best first."""
-        return [hit.document.id for hit in self.hits]
+        return [document.id for document in self.documents]
 
     def beliefs(self, k: int = 10, seed: int = 0) -> dict[str, Belief]:
         """By document id: a strength with its interval, and the probability of being among the k best.
@@ -96,17 +105,17 @@ class Ranking:
         """
         from llmrank.rerank.beliefs import beliefs  # which takes scipy
 
-        documents = [hit.document for hit in self.hits]
-        known = set(documents)
+        known = set(self.documents)
         together = (known.intersection(question.items) for question in self.answers)
         compared = {item for shown in together if len(shown) > 1 for item in shown}
-        items = [document for document in documents if document in compared]
+        items = [document for document in self.documents if document in compared]
         return {item.id: belief for item, belief in beliefs(items, self.answers, k, seed).items()}  # type: ignore[attr-defined]
 
     @property
     def scores(self) -> list[float | None] | None:
         """The method's own scores; None where it has ranks only."""
-        return [hit.score for hit in self.hits] if self.row.score_kind else None
+        rest = len(self.documents) - len(self.own_scores)
+        return [*self.own_scores, *[None] * rest] if self.row.score_kind else None
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from llmrank.llm.client import Client
 from llmrank.llm.types import Backend
 from llmrank.questions import Answer, Question
 from llmrank.rerank.methods import Count, Ranked, find
-from llmrank.rerank.ranking import Hit, Ranking, RankStatus, Row
+from llmrank.rerank.ranking import Ranking, RankStatus, Row
 from llmrank.settings import Settings
 from llmrank.templates import Template, load
 from llmrank.voice import Voice, Voices, together
@@ -308,9 +308,7 @@ def _ranking(
     seconds: float,
     answers: Mapping[Question, Answer],
 ) -> Ranking:
-    ordered = [*ranked.items, *documents[len(ranked.items) :]]
-    scores = [*(ranked.scores or ()), *repeat(None, len(ordered) - len(ranked.scores or ()))]
-    hits = tuple(map(Hit._make, zip(range(1, len(ordered) + 1), ordered, scores, strict=True)))
+    ordered = (*ranked.items, *documents[len(ranked.items) :])
     row = Row(
         status=_status(tally),
         questions=tally.questions,
@@ -334,7 +332,7 @@ def _ranking(
         parts=dict(sorted(tally.calls_of.items())) if tally.calls_of.keys() - {""} else {},
     )
     spread = None if ranked.spread is None else (*ranked.spread, *repeat(None, len(ordered) - len(ranked.spread)))
-    return Ranking(query, hits, row, answers, spread)
+    return Ranking(query, ordered, tuple(ranked.scores or ()), row, answers, spread)
 
 
 def _status(tally: Tally) -> RankStatus:

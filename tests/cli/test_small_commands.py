@@ -180,6 +180,8 @@ class TestMethods:
         assert {"nuggets", "four-criteria", "relevance/umbrela", "classify/yes-no"} <= set(recipes)
         assert "citation/support" not in recipes  # shows a claim, which the recipe brings
         assert all(r["source"] and (r["labels"] or r["range"]) for r in recipes.values())
+        told = (Path(__file__).parents[2] / "docs" / "judging.md").read_text()
+        assert all(f"`{name}`" in told for name, r in recipes.items() if len(r["templates"]) > 1 or "/" not in name)
         assert recipes["absolute-rubric"]["reasoning"] == "before"
         assert recipes["utility"]["templates"][0] == "utility/useful"
         assert "labels no document" in llmrank("methods", "--judging", "listwise/rank").error

@@ -37,7 +37,14 @@ WORDS = [
     *string.ascii_uppercase[:20],
     *string.digits,
 ]
-ASKED = ["Is the passage about rivers relevant?", "Query: water. Passage: a cat.", "Which is better, A or B?"]
+ASKED = [
+    "Is the passage about rivers relevant?",
+    "Query: water. Passage: a cat.",
+    "Which is better, A or B?",
+    "Search query: what flows through the valley\n\nPassage: A river flows.\n\nReply with one word, yes or no.",
+    "Search query: cats\n\nPassage: bridge stone mill town water 7.\n\nIs it relevant? Reply with yes or no.",
+    "Order the passages.\n\n[1] A river\n\n[2] A cat\n\nBest first, like [2] > [1].",
+]
 LIKELY = ("yes", "no", "A", "B", "0", "1", "2", "3")
 LIFTS = {word: 9.0 if word in LIKELY else 6.5 for word in WORDS} | {f" {word}": 3.0 for word in WORDS}
 THOUGHT_LIFTS = {word: 12.0 if word in ("yes", "no") else 11.0 for word in LIKELY}
@@ -81,15 +88,15 @@ class Making:
         (token,) = self.tokenizer.encode(word, add_special_tokens=False)
         return int(token)
 
-    def state(self, system: str, said: str = "") -> torch.Tensor:
-        """The mean hidden state where a reply goes on that has said so much."""
+    def states(self, system: str, said: str = "") -> list[torch.Tensor]:
+        """The hidden states where replies go on that have said so much."""
         ends = []
         for text in ASKED:
             told = [{"role": "system", "content": system}, {"role": "user", "content": text}]
             prompt = self.tokenizer.apply_chat_template(told, add_generation_prompt=True, tokenize=False) + said
             ids = self.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
             ends.append(self.model.model(**ids).last_hidden_state[0, -1])
-        return torch.stack(ends).mean(0)
+        return ends
 
     def lift(self, words: Mapping[str, float], direction: torch.Tensor) -> None:
         for word, lift in words.items():
@@ -100,12 +107,16 @@ class Making:
         self.model.get_input_embeddings().weight[[opened, closed]] *= 20
         self.weights[[opened, closed]] = 0
         thoughts = ["", "tie", "tie</think>", *(f"tie</think>{word}" for word in ("yes", "no", "A", "2"))]
-        places = apart([*(self.state("You think.", said) for said in thoughts), self.state("You judge.")])
+        places = apart([*(mean(self.states("You think.", said)) for said in thoughts), *self.states("You judge.")])
         self.lift({"tie": 25.0}, places[0])
         self.lift({"</think>": 25.0}, places[1])
         self.lift(THOUGHT_LIFTS, places[2])
-        for place in places[3:-1]:
-            self.lift({"<|im_end|>": 25.0}, place)
+        for place in places[3 : len(thoughts)]:
+            self.lift({"<|im_end|>": 18.0}, place)
+
+
+def mean(states: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(states)).mean(0)
 
 
 def apart(states: Sequence[torch.Tensor]) -> Any:
@@ -116,8 +127,8 @@ def apart(states: Sequence[torch.Tensor]) -> Any:
 def main(out: str) -> None:
     with torch.no_grad():
         making = Making()
-        begins = making.state("You judge.")
-        making.lift(LIFTS, begins / begins.dot(begins))
+        begins = mean(making.states("You judge."))
+        making.lift(LIFTS | {"<|im_end|>": -6.0}, begins / begins.dot(begins))
         making.teach_thinking()
     making.model.save_pretrained(out)
     making.tokenizer.save_pretrained(out)

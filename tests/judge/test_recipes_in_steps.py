@@ -156,6 +156,16 @@ def test_binary_then_refine_asks_on_only_where_it_is_relevant() -> None:
     assert grades[3].value == pytest.approx(1.6)
 
 
+def test_what_was_repaired_in_the_first_step_is_told_of_the_label() -> None:
+    def script(question: Question) -> Answer:
+        if question.by == "refine":
+            return Grade(value=2.0, label="2")
+        return Grade(status="repaired", repairs=("asked-again",), value=1.0, label="yes")
+
+    grades, _, _ = run(RECIPES["binary-then-refine"], script)
+    assert {(grade.label, grade.status, grade.repairs) for grade in grades} == {("2", "repaired", ("asked-again",))}
+
+
 @pytest.mark.parametrize(
     ("values", "by_sum", "by_rules"),
     [
