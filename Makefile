@@ -6,6 +6,7 @@ BIN := .venv/bin
 export OPENBLAS_NUM_THREADS ?= 1
 
 LLMRANK_ENGINES_DIR ?= $(abspath ../shared/engines)
+ENGINE_TESTS ?= tests/engines
 
 .PHONY: demo test test-engines lint bench pins clean
 
@@ -16,7 +17,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto
 
 test-engines: .venv-engines/installed
-	LLMRANK_ENGINES=required LLMRANK_ENGINES_DIR=$(LLMRANK_ENGINES_DIR) .venv-engines/bin/python -m pytest tests/engines
+	LLMRANK_ENGINES=required .venv-engines/bin/python -m pytest $(ENGINE_TESTS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -46,7 +46,7 @@ OUT_OF_REACH = """\
   Half of what arbitrary order computes is out of reach. The second passage stands behind another first one in every
   prompt, and is computed each time with what follows it. Arbitrary order computes both passages (the words before
   them are in its cache too), the best order one of the two: a little more than half, the less the longer passages are.
-  Both orders of a pair have no more than these words in common, and smaller blocks save a hundredth."""
+  Both orders of a pair have no more than these words in common, and smaller blocks save one or two hundredths."""
 
 
 def texts(n: int, words: int, seed: int = 0) -> list[str]:

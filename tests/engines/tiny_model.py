@@ -112,7 +112,7 @@ class Making:
         self.lift({"</think>": 25.0}, places[1])
         self.lift(THOUGHT_LIFTS, places[2])
         for place in places[3 : len(thoughts)]:
-            self.lift({"<|im_end|>": 18.0}, place)
+            self.lift({"<|im_end|>": 15.0}, place)
 
 
 def mean(states: Sequence[torch.Tensor]) -> torch.Tensor:
