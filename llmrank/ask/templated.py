@@ -26,6 +26,7 @@ from llmrank.templates.prepare import safe, safe_values
 from llmrank.tokens import EstimatedTokens, TokenCounter
 
 PER_MESSAGE = 16  # tokens that a chat template may add around a message
+CONVINCING = 3  # replies without log-probabilities, and none with them: then the server gives none
 SAMPLES = 1009  # samples that a method may take of a question: those of `--samples` lie so far apart
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 PORTIONS = (16, 64)  # prompts that are looked for in the ledger at once; memory holds no more of them
@@ -274,14 +275,17 @@ class TemplateAsk(Ask):
             self._look_for_logprobs(exchange.reply)
 
     def _look_for_logprobs(self, reply: Reply) -> None:
-        """Ends the job where the server passed over what the template cannot do without: the first reply shows it."""
+        """Ends the job where the server passes over what the template cannot do without: the first replies show it."""
         client = self._manner.client
         if reply.tokens:
             client.gives_logprobs = True
         elif reply.text:
+            client.without_logprobs += 1
+            if client.without_logprobs < CONVINCING:  # one may be a fault, which comes as text too
+                return
             raise BackendRefused(
-                f"{client.origin or client.identity.model}: the reply has no log-probabilities, though they were asked "
-                f"for, and --template {self.template.name} needs them; take another template or server "
+                f"{client.origin or client.identity.model}: the replies have no log-probabilities, though they were "
+                f"asked for, and --template {self.template.name} needs them; take another template or server "
                 f"(`llmrank backends check` shows what it gives)"
             )
 

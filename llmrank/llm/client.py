@@ -93,6 +93,8 @@ class Client:
 
     gives_logprobs: bool = field(default=False, init=False)
     """A reply had them: the server does not pass over them."""
+    without_logprobs: int = field(default=0, init=False)
+    """Replies that lacked them, though they were asked for."""
 
     def __post_init__(self) -> None:
         self.identity = identity_of(self.backend)
