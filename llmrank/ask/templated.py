@@ -154,6 +154,7 @@ class TemplateAsk(Ask):
         """The answer with the exchange behind it."""
         ends, client = self._tally.ends, self._manner.client
         prompt: Prompt | None = None
+        landed = client.landed
         if client.ledger is not None and client.prompts.in_use < client.prompts.size and not self._is_late():
             # What the ledger holds needs no place in a queue.
             made = self._prompt(question)
@@ -164,14 +165,14 @@ class TemplateAsk(Ask):
                 return kept
             prompt = made if reply is None else None
         if ends is None:
-            return await self._evidence(question, prompt)
+            return await self._evidence(question, prompt, landed)
         if not self._is_late():  # a timeout that is over would still let the request go out
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(ends):
-                    return await self._evidence(question, prompt)
+                    return await self._evidence(question, prompt, landed)
         return self._counted(Evidence(unasked(question.kind, "deadline")))
 
-    async def _evidence(self, question: Question, prompt: Prompt | None) -> Evidence:
+    async def _evidence(self, question: Question, prompt: Prompt | None, landed: int) -> Evidence:
         """The answer that has to be asked for. `prompt`: where it was just found not to be in the ledger."""
         prompts = self._manner.client.prompts
         await prompts.acquire(self._tally.remaining)  # a prompt is made when its turn is near, not before
@@ -179,7 +180,9 @@ class TemplateAsk(Ask):
             request = self.request(question) if prompt is None else prompt.request
             if not isinstance(request, Request):
                 return self._counted(Evidence(request))
-            return self._counted(await self._ask(request, question, None if prompt is None else prompt.named))
+            # While it waited for its turn another may have asked the same.
+            missing = prompt.named if prompt is not None and landed == self._manner.client.landed else None
+            return self._counted(await self._ask(request, question, missing))
         finally:
             prompts.release()
 

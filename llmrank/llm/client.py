@@ -91,6 +91,8 @@ class Client:
     hedge: float | None = None
     """A request that takes longer than this share of the last ones is sent a second time; the first reply counts."""
 
+    landed: int = field(default=0, init=False)
+    """Requests that are no longer in flight: what was not in the ledger before one landed may be there now."""
     gives_logprobs: bool = field(default=False, init=False)
     """A reply had them: the server does not pass over them."""
     without_logprobs: int = field(default=0, init=False)
@@ -152,6 +154,7 @@ class Client:
             flying.set_result(exchange)
             return exchange
         finally:
+            self.landed += 1
             del self._flying[key]
             if not flying.done():
                 flying.cancel()

@@ -122,7 +122,9 @@ manners = st.fixed_dictionaries({"retry_format": st.booleans(), "retry_failed": 
 def test_every_gives_the_answers_and_counts_of_one_by_one(
     asked: list[list[int]], known: list[int], manner: dict[str, bool]
 ) -> None:
-    askers = list(map(grades, asked))
+    # A fault is in no ledger: whether the next asker of the same meets it in flight or asks anew is a matter of time.
+    lasting = [[i for i in of_one if len(asked) == 1 or SAID[i % len(SAID)] is not None] for of_one in asked]
+    askers = list(map(grades, lasting))
     one, every = (outcome(way, askers, grades(known), **manner) for way in (one_by_one, at_once))
     assert every.answers == one.answers
     assert every.asked == one.asked
