@@ -133,12 +133,18 @@ def test_every_gives_the_answers_and_counts_of_one_by_one(
 
 
 def together(tallies: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """The sums of what is counted."""
-    columns = zip(*tallies, strict=True)
-    return [
-        sum(column[1:], column[0]) if isinstance(column[0], int | Counter) else set(map(str, column))
-        for column in columns
-    ]
+    """The sums of what is counted, by name where it has names."""
+    return [summed(column) for column in zip(*tallies, strict=True)]
+
+
+def summed(column: Sequence[Any]) -> Any:
+    if isinstance(column[0], Counter):  # of (name, how often), as `astuple` makes it
+        names: Counter[str] = Counter()
+        for counted in column:
+            for (name, number), times in counted.items():
+                names[name] += number * times
+        return names
+    return sum(column) if isinstance(column[0], int) else set(map(str, column))
 
 
 @settings(max_examples=25, deadline=None)
