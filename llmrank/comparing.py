@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from llmrank.jobs.work import JobEnd, work
 from llmrank.llm.client import Client, Totals
 from llmrank.llm.types import Backend, identity_of
 from llmrank.questions import Answer, Preference, Question
-from llmrank.rerank.reranker import Reranker
+from llmrank.rerank.reranker import Reranker, candidates
 from llmrank.settings import Settings
 from llmrank.templates import Template, load
 
@@ -87,8 +88,6 @@ class Comparer:
 
     def compare(self, query: str, items: Iterable[str | Document]) -> list[dict[str, Any]]:
         """The rows of one query's comparisons; plain texts are named by their position, from 0."""
-        from llmrank.rerank.reranker import candidates
-
         request = candidates(query, list(items))
 
         async def once() -> Compared:
@@ -178,10 +177,10 @@ class CompareTotals:
 
     queries: int = 0
     rows: int = 0
-    winners: dict[str, int] = field(default_factory=dict)
-    sums: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SUMMED, 0))
+    winners: Counter[str] = field(default_factory=Counter)
+    sums: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(SUMMED, 0)))
     unasked: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
     cost: float | None = None
 
     def add(self, compared: Compared) -> None:
@@ -189,11 +188,10 @@ class CompareTotals:
         self.rows += len(compared.rows)
         for row in compared.rows:
             winner = row["winner"] if isinstance(row["winner"], str) else "share"
-            self.winners[winner or "failed"] = self.winners.get(winner or "failed", 0) + 1
+            self.winners[winner or "failed"] += 1
         for name in SUMMED:
             self.sums[name] += getattr(compared.tally, name)
-        for reason, count in compared.tally.reasons.items():
-            self.reasons[reason] = self.reasons.get(reason, 0) + count
+        self.reasons.update(compared.tally.reasons)
         self.unasked += compared.tally.unasked
         if compared.tally.cost is not None:
             self.cost = (self.cost or 0.0) + compared.tally.cost

@@ -237,8 +237,8 @@ class Voice:
             raise InputError(
                 f"--samples {self.settings.samples}: all samples are one at temperature 0; set --temperature"
             )
-        priced = self.settings.price is not None or known_price(self.backend) is not None
-        if self.settings.max_cost is not None and not priced:
+        settings = self.settings
+        if settings.max_cost is not None and settings.price is None and known_price(self.backend) is None:
             raise InputError(
                 "--max-cost needs to know what the model costs: give --price IN,OUT in USD per million tokens"
             )

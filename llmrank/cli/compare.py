@@ -9,7 +9,7 @@ import typer
 from pydantic import BaseModel, Field, ValidationError
 
 from llmrank.cli.commands import say
-from llmrank.cli.ending import tell_origins, telling_how_to_go_on
+from llmrank.cli.ending import by_questions, conclude, place_of, tell_origins, telling_how_to_go_on
 from llmrank.cli.flags import flags, key_values, split
 from llmrank.cli.jobs import variables
 from llmrank.cli.progress import Progress
@@ -138,38 +138,9 @@ def _run(job: CompareFlags, comparer: Comparer, inputs: Any, outputs: Any, quiet
 
 
 def _conclude(result: CompareResult, comparer: Comparer, output: str, quiet: bool) -> int:
-    totals, limit = result.totals, comparer.settings.max_failure_rate
-    place = "standard output" if output == "-" else output
+    place = place_of(output)
     if not quiet:
-        say(_summary(result, place))
+        say(by_questions(result.totals, place))
         tell_origins(result.other_origins)
-    code, told = 0, []
-    if totals.failure_rate > limit:
-        reasons = ", ".join(
-            f"{reason} {count}" for reason, count in sorted(totals.reasons.items(), key=lambda r: -r[1])[:4]
-        )
-        told.append(
-            f"{totals.sums['failed']} of {totals.sums['questions']} questions failed, more than "
-            f"--max-failure-rate {limit:g} ({reasons}); their winner is empty in {place}"
-        )
-        code = 3
-    if result.ended_by is not None:
-        told.insert(
-            0,
-            f"the budget {result.ended_by} ended the job: {totals.unasked} questions were not asked; {place} holds the "
-            "others; run it again with more to go on",
-        )
-        code = 4
-    if told:
-        say(f"llmrank: {'; also, '.join(told)}")
-    return code
-
-
-def _summary(result: CompareResult, place: str) -> str:
-    totals, sums = result.totals, result.totals.sums
-    cost = "" if totals.cost is None else f", {totals.cost:.4f} USD"
-    return (
-        f"{totals.queries} queries, {sums['questions']} questions: {sums['ok']} ok, {sums['repaired']} repaired, "
-        f"{sums['failed']} failed; {sums['calls']} calls, {sums['reused']} answers reused, "
-        f"{sums['prompt_tokens']} + {sums['completion_tokens']} tokens{cost} -> {place}"
-    )
+    left = f"{result.totals.unasked} questions were not asked; {place} holds the others"
+    return conclude(result, comparer.settings.max_failure_rate, f"their winner is empty in {place}", left)

@@ -9,7 +9,7 @@ import typer
 from pydantic import BaseModel, Field, ValidationError
 
 from llmrank.cli.commands import say
-from llmrank.cli.ending import tell_origins, telling_how_to_go_on
+from llmrank.cli.ending import bill, conclude, place_of, tell_origins, telling_how_to_go_on
 from llmrank.cli.flags import flags, key_values, split
 from llmrank.cli.jobs import variables
 from llmrank.cli.progress import Progress
@@ -257,35 +257,18 @@ def _run(
 
 
 def _conclude(result: JudgeResult, labeller: Labeller, on_failure: str | int, output: str, quiet: bool) -> int:
-    totals, limit = result.totals, labeller.settings.max_failure_rate
-    place = "standard output" if output == "-" else output
+    totals, place = result.totals, place_of(output)
     if not quiet:
         say(_summary(result, place))
         tell_origins(result.other_origins)
-    code, told = 0, []
-    if totals.failure_rate > limit:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in totals.reasons.most_common(4))
-        told.append(
-            f"{totals.sums['failed']} of {totals.sums['questions']} questions failed, more than "
-            f"--max-failure-rate {limit:g} ({reasons}); {_without(result, place)}"
-        )
-        code = 3
-    elif on_failure == "error" and (first := totals.first_failure) is not None:
-        told.append(
+    lost, otherwise = _without(result, place), None
+    if on_failure == "error" and (first := totals.first_failure) is not None:
+        otherwise = (
             f"{totals.labels['failed']} labels failed, the first that of query {first.query_id}, document "
-            f"{first.doc_id} ({first.reason}); {_without(result, place)}"
+            f"{first.doc_id} ({first.reason}); {lost}"
         )
-        code = 3
-    if result.ended_by is not None:
-        told.insert(
-            0,
-            f"the budget {result.ended_by} ended the job: {totals.labels['unasked']} of {totals.pairs} pairs are not "
-            f"judged; {place} holds the others; run it again with more to go on",
-        )
-        code = 4
-    if told:
-        say(f"llmrank: {'; also, '.join(told)}")
-    return code
+    left = f"{totals.labels['unasked']} of {totals.pairs} pairs are not judged; {place} holds the others"
+    return conclude(result, labeller.settings.max_failure_rate, lost, left, otherwise)
 
 
 def _without(result: JudgeResult, place: str) -> str:
@@ -295,13 +278,11 @@ def _without(result: JudgeResult, place: str) -> str:
 
 
 def _summary(result: JudgeResult, place: str) -> str:
-    totals, sums, labels = result.totals, result.totals.sums, result.totals.labels
-    cost = "" if totals.cost is None else f", {totals.cost:.4f} USD"
+    totals, labels = result.totals, result.totals.labels
     unasked = f", {labels['unasked']} not asked" if labels["unasked"] else ""
     why = ", ".join(f"{reason} {count}" for reason, count in totals.why.most_common(4))
     failed = f"{labels['failed']} failed" + (f" ({why})" if why else "")
     return (
         f"{totals.pairs} pairs: {labels['ok']} ok, {labels['repaired']} repaired, {failed}{unasked}; "
-        f"{sums['questions']} questions, {sums['calls']} calls, {sums['reused']} answers reused, "
-        f"{sums['prompt_tokens']} + {sums['completion_tokens']} tokens{cost} -> {place}"
+        f"{totals.sums['questions']} questions, {bill(totals, place)}"
     )

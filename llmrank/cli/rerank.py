@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmrank.cli.commands import say
-from llmrank.cli.ending import tell_origins, telling_how_to_go_on
+from llmrank.cli.ending import by_questions, conclude, place_of, tell_origins, telling_how_to_go_on
 from llmrank.cli.flags import flags, split
 from llmrank.cli.jobs import RerankFlags, check_sizes, make_reranker, open_inputs, rerank_flags
 from llmrank.cli.progress import Progress, expected_questions
@@ -125,10 +125,9 @@ def _run(job: RerankFlags, reranker: Reranker, outputs: Outputs, uncertainty: bo
 
 
 def _conclude(result: JobResult, reranker: Reranker, output: str, quiet: bool) -> int:
-    totals, limit = result.totals, reranker.settings.max_failure_rate
-    place = "standard output" if output == "-" else output
+    totals, place = result.totals, place_of(output)
     if not quiet:
-        say(_summary(result, place))
+        say(by_questions(totals, place))
         tell_origins(result.other_origins)
         late = totals.statuses["partial"] if result.ended_by is None else 0
         if late:
@@ -141,32 +140,9 @@ def _conclude(result: JobResult, reranker: Reranker, output: str, quiet: bool) -
                 f"note: {kept_out} times an example was kept out of a prompt, since it is the query itself or shares a "
                 "document with it"
             )
-    code, told = 0, []
-    if totals.failure_rate > limit:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in totals.reasons.most_common(4))
-        told.append(
-            f"{totals.sums['failed']} of {totals.sums['questions']} questions failed, more than "
-            f"--max-failure-rate {limit:g} ({reasons}); what they asked about is left as it was in {place}"
-        )
-        code = 3
-    if result.ended_by is not None:
-        told.insert(
-            0,
-            f"the budget {result.ended_by} ended the job: {totals.statuses['partial']} of {totals.queries} queries are "
-            f"unfinished; {place} holds every document, those not reached in first-stage order; run it again with "
-            "more to go on",
-        )
-        code = 4
-    if told:
-        say(f"llmrank: {'; also, '.join(told)}")
-    return code
-
-
-def _summary(result: JobResult, place: str) -> str:
-    totals, sums = result.totals, result.totals.sums
-    cost = "" if totals.cost is None else f", {totals.cost:.4f} USD"
-    return (
-        f"{totals.queries} queries, {sums['questions']} questions: {sums['ok']} ok, {sums['repaired']} repaired, "
-        f"{sums['failed']} failed; {sums['calls']} calls, {sums['reused']} answers reused, "
-        f"{sums['prompt_tokens']} + {sums['completion_tokens']} tokens{cost} -> {place}"
+    lost = f"what they asked about is left as it was in {place}"
+    left = (
+        f"{totals.statuses['partial']} of {totals.queries} queries are unfinished; {place} holds every document, those "
+        "not reached in first-stage order"
     )
+    return conclude(result, reranker.settings.max_failure_rate, lost, left)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import BaseModel, Field, ValidationError
 
+from llmrank.cli import ending
 from llmrank.cli.commands import say
-from llmrank.cli.ending import tell_origins
+from llmrank.cli.ending import bill, place_of, tell_origins
 from llmrank.cli.progress import Progress
 from llmrank.errors import InputError
 
@@ -72,33 +73,14 @@ def conclude(end: TalkEnd, limit: float, place: str, lost: str, left: str, summa
 
     lost: what becomes of failed questions. left: what a budget left out. summary: what was made, for the last line.
     """
-    totals, sums = end.totals, end.totals.sums
-    place = "standard output" if place == "-" else place
+    totals, sums, place = end.totals, end.totals.sums, place_of(place)
     if not quiet:
-        cost = "" if totals.cost is None else f", {totals.cost:.4f} USD"
         say(
             f"{summary}; {sums['questions']} questions, {sums['repaired']} repaired, {sums['failed']} failed, "
-            f"{sums['calls']} calls, {sums['reused']} answers reused, "
-            f"{sums['prompt_tokens']} + {sums['completion_tokens']} tokens{cost} -> {place}"
+            f"{bill(totals, place)}"
         )
         tell_origins(end.other_origins)
-    code, told = 0, []
-    if totals.failure_rate > limit:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in totals.reasons.most_common(4))
-        told.append(
-            f"{sums['failed']} of {sums['questions']} questions failed, more than --max-failure-rate {limit:g} "
-            f"({reasons}); {lost}"
-        )
-        code = 3
-    if end.ended_by is not None:
-        told.insert(
-            0,
-            f"the budget {end.ended_by} ended the job: {left}; {place} holds the rest; run it again with more to go on",
-        )
-        code = 4
-    if told:
-        say(f"llmrank: {'; also, '.join(told)}")
-    return code
+    return ending.conclude(end, limit, lost, f"{left}; {place} holds the rest")
 
 
 def print_table(title: str, first: str, columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
