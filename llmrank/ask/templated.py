@@ -80,7 +80,7 @@ class Manner:
     constrain: bool = False
     """Replies are held to what the template asks for, so that nothing can fail to parse."""
     watched: bool = False
-    """The first reply tells whether the server gives the log-probabilities that the template cannot do without."""
+    """The first replies tell whether the server gives the log-probabilities that the template cannot do without."""
     retry_format: bool = False
     retry_failed: bool = False
     examples: Callable[[Query, Sequence[Document]], Picked] | None = None

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from llmrank.errors import InputError
+from llmrank.llm.backends.transports import is_loopback
 from llmrank.llm.budget import Price
 
 FILE_VARIABLE = "LLMRANK_PRICES"
@@ -83,6 +85,8 @@ def _facts(path: Path, model: str, values: Any) -> Facts:
 
 @lru_cache(maxsize=256)
 def _listed(model: str, address: str) -> Facts:
+    if is_loopback(urlsplit(address).hostname or ""):  # no provider's: the table need not be loaded
+        return Facts()
     from genai_prices.data_snapshot import get_snapshot
 
     try:

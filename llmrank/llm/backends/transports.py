@@ -97,7 +97,7 @@ def _server(text: str, source: str, key: str) -> Server:
         authorization, secrets = f"Basic {token}", [*secrets, password, parts.password or "", token]
     hidden = tuple(secret for secret in secrets if len(secret) >= SECRET_LENGTH)
     limits = _limits(parts.fragment, f"{source} {url}")
-    return Server(url, parts.query, authorization, hidden, _is_loopback(parts.hostname or ""), limits)
+    return Server(url, parts.query, authorization, hidden, is_loopback(parts.hostname or ""), limits)
 
 
 def _limits(fragment: str, source: str) -> Limits:
@@ -109,7 +109,8 @@ def _limits(fragment: str, source: str) -> Limits:
     return Limits(**values)  # type: ignore[arg-type]  # both are whole numbers
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this very machine."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
