@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from llmrank.errors import InputError
-from llmrank.llm.backends.transports import is_loopback
+from llmrank.llm.backends.servers import is_loopback
 from llmrank.llm.budget import Price
 
 FILE_VARIABLE = "LLMRANK_PRICES"

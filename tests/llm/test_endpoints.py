@@ -17,7 +17,7 @@ from llmrank.errors import InputError
 from llmrank.llm.backends import endpoints
 from llmrank.llm.backends.endpoints import Pool
 from llmrank.llm.backends.openai import OpenAIBackend
-from llmrank.llm.backends.transports import Limits, Server, servers
+from llmrank.llm.backends.servers import Limits, Server, servers
 from llmrank.llm.backends.wire import Answer
 from llmrank.llm.client import BackendRefused, Client
 from llmrank.llm.ledger import Ledger

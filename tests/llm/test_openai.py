@@ -54,7 +54,7 @@ class Watching(Stub):
         return await super()._answer(request)
 
 
-def ask(url: str | None, *requests: Request, client: str = "aiohttp", **more: Any) -> list[Reply | Failure]:
+def ask(url: str | None, *requests: Request, client: str = "direct", **more: Any) -> list[Reply | Failure]:
     async def work() -> list[Reply | Failure]:
         backend = OpenAIBackend("m", base_url=url, client=client, **more)
         try:
@@ -239,7 +239,7 @@ def test_a_key_that_no_header_can_hold_is_refused_unseen(key: str) -> None:
     ("spec", "said"),
     [
         ("openai:", "lacks the name of a model"),
-        ("openai:m?client=curl", "aiohttp, official"),
+        ("openai:m?client=curl", "direct, aiohttp, official"),
         ("openai:m?color=red", "color is no parameter of openai; there are client, api, effort, thinking, labels"),
         ("openai:m?client=official&client=aiohttp", "given twice"),
         ("openai:m?api=grpc", "api=grpc is unknown; it is one of chat, responses, rerank, score, generative-scoring"),

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from llmrank.errors import InputError
 from llmrank.llm.backends.openai import OpenAIBackend
-from llmrank.llm.backends.transports import AUTHORITIES
+from llmrank.llm.backends.servers import AUTHORITIES
 from llmrank.llm.types import Failure, Reply, Request
 from tests.llm.test_responses import message, response
 from tests.llm.test_scoring import PAIR, rerank
@@ -120,7 +120,7 @@ def test_a_file_of_certificates_that_is_none_is_told(
         ask("https://localhost:1/v1")
 
 
-@pytest.mark.parametrize("client", ["aiohttp", "official"])
+@pytest.mark.parametrize("client", ["direct", "aiohttp", "official"])
 @pytest.mark.parametrize(
     ("api", "request_", "body", "path"),
     [

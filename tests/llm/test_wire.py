@@ -22,7 +22,7 @@ from llmrank.questions import Token
 from llmrank.templates import Template, load
 from tests.stub import Stub, completion
 
-CLIENTS = ["aiohttp", "official"]
+CLIENTS = ["direct", "aiohttp", "official"]
 
 
 def chat(**message: Any) -> dict[str, Any]:
@@ -294,12 +294,12 @@ def test_what_servers_answer_is_read_alike_by_both_transports(
             assert outcome.detail.startswith(expected.detail)
             assert len(outcome.detail) <= 300
             assert outcome.detail.isprintable()
-    assert answered["aiohttp"][name] == answered["official"][name]
+    assert answered["direct"][name] == answered["aiohttp"][name] == answered["official"][name]
 
 
 def test_a_path_that_is_none_hints_at_the_address(answered: dict[str, dict[str, Reply | Failure]]) -> None:
     hint = "is the address? Most end in /v1"
-    hinted = [name for name, outcome in answered["aiohttp"].items() if hint in getattr(outcome, "detail", "")]
+    hinted = [name for name, outcome in answered["direct"].items() if hint in getattr(outcome, "detail", "")]
     assert hinted == ["unknown model: a path that is none"]
 
 

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from llmrank.llm.backends.transports import Server, Transport
+from llmrank.llm.backends.servers import Server
+from llmrank.llm.backends.transports import Transport
 from llmrank.llm.backends.wire import Answer, retry_after
 from llmrank.llm.types import Failure
 

@@ -16,7 +16,8 @@ from llmrank.llm.backends.constraints import fields
 from llmrank.llm.backends.continuations import chat_fields, raw_fields, read_continuation
 from llmrank.llm.backends.endpoints import Pool
 from llmrank.llm.backends.responses import read_response, responses_body
-from llmrank.llm.backends.transports import TRANSPORTS, Transport, servers
+from llmrank.llm.backends.servers import servers
+from llmrank.llm.backends.transports import TRANSPORTS, Transport
 from llmrank.llm.backends.wire import Answer, context_listed, read_answer
 from llmrank.llm.types import Failure, Identity, Reply, Request
 
@@ -69,7 +70,7 @@ class OpenAIBackend:
         *,
         base_url: str | None = None,
         api_key: str | None = None,
-        client: str = "aiohttp",
+        client: str = "direct",
         api: str = "chat",
         effort: str | None = None,
         thinking: str | None = None,
