@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from llmrank.errors import InputError, LlmrankError
 from llmrank.llm.adaptive import Adaptive
@@ -16,12 +15,11 @@ from llmrank.llm.budget import Amount, Budget, Price
 from llmrank.llm.hedging import Hedging
 from llmrank.llm.ledger import Ledger, Row
 from llmrank.llm.limits import Rate, Slots
-from llmrank.llm.types import FAILURES, Backend, Failure, Reply, Request, identity_of, ledger_key, safe_text
-from llmrank.questions import Token
+from llmrank.llm.storable import storable
+from llmrank.llm.types import Backend, Failure, Reply, Request, identity_of, ledger_key
 
 LONGEST_RETRY_AFTER = 300.0  # seconds; a server that wants a longer pause has in effect refused
 AHEAD = 3  # prompts that are made and not answered, for each slot, at most
-LEAST_LOGPROB = -9999.0
 
 
 class BackendRefused(LlmrankError):
@@ -382,28 +380,6 @@ class Client:
                 await closing
         if self.ledger is not None:
             self.ledger.close()
-
-
-def storable(outcome: Any) -> Reply | Failure:
-    """What a backend gave, as the ledger can keep it: so that a reply read again is the reply that was read."""
-    if isinstance(outcome, Failure):
-        return outcome if outcome.kind in FAILURES else Failure("backend-error", f"{outcome.kind}: {outcome.detail}")
-    if not isinstance(outcome, Reply):
-        return Failure("backend-error", f"it gave {type(outcome).__name__}, neither Reply nor Failure")
-    if not isinstance(outcome.text, str):
-        outcome.text = "" if outcome.text is None else str(outcome.text)
-    outcome.text = safe_text(outcome.text)
-    # A sum is finite where all of its terms are; to look at each would take as long as all else here.
-    if outcome.tokens and not all(math.isfinite(sum([t.logprob, *[p for _, p in t.top]])) for t in outcome.tokens):
-        outcome.tokens = tuple(
-            Token(t.text, _logprob(t.logprob), tuple((w, _logprob(p)) for w, p in t.top if p == p))
-            for t in outcome.tokens
-        )
-    return outcome
-
-
-def _logprob(value: float) -> float:
-    return max(value, LEAST_LOGPROB) if value == value and value != math.inf else LEAST_LOGPROB
 
 
 def _pause(outcome: Reply | Failure | None, attempts: int) -> float:

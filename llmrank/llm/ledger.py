@@ -22,6 +22,7 @@ from llmrank.llm.types import Reply
 
 APPLICATION_ID = 0x4C4C4D52  # "LLMR", in the header of the file: tells a ledger from any other SQLite file
 SCHEMA_VERSION = 1
+PAGE_SIZE = 8192  # bytes; a prompt with a window of passages takes a third less to write than with SQLite's own 4096
 GROUP_SECONDS = 0.002  # how long a reply waits for others to be committed with
 LOCKED_SECONDS = 0.01  # how long to wait before trying again while another process writes
 LOCKED_LONGEST = 60.0  # how long to go on with that
@@ -267,6 +268,7 @@ def _connected(path: Path, read_only: bool) -> sqlite3.Connection:
 
 
 def _create(db: sqlite3.Connection) -> None:
+    db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("BEGIN IMMEDIATE")
     db.execute(SCHEMA)

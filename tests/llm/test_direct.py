@@ -99,7 +99,7 @@ def test_what_is_sent() -> None:
     assert told["Authorization"] == "Bearer a-key-of-mine"
     assert told["Content-Type"] == "application/json"
     assert told["Content-Length"] == "1"
-    assert told["User-Agent"].startswith("llmrank/")
+    assert told["User-Agent"] == "llmrank"
 
 
 def test_a_get_has_no_body() -> None:

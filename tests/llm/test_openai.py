@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -430,6 +431,26 @@ def test_a_label_keeps_its_probability_from_the_wire_to_the_grade(client: str) -
             assert grade.status == "ok"
             yes, no = 2.718281828**-0.5 + 2.718281828**-3, 2.718281828**-1.5
             assert grade.value == pytest.approx(yes / (yes + no))  # type: ignore[union-attr]
+
+
+def test_log_probabilities_that_another_request_took_away_are_asked_for_again() -> None:
+    def says(*logprobs: tuple[str, float]) -> dict[str, Any]:
+        top = [{"token": token, "logprob": logprob} for token, logprob in logprobs]
+        return completion(logprobs[0][0], logprobs={"content": [{**top[0], "top_logprobs": top}]})
+
+    robbed, whole = says(("no", -1.2), ("!", -9999.0)), says(("no", -1.2), ("yes", -0.4), ("!", -9999.0))
+    with Stub(lambda _, number: web.json_response(robbed if number < 2 else whole)) as stub:
+        client = Client(OpenAIBackend("m", base_url=stub.url))
+        request = Request(HELLO.messages, sampling=Sampling(max_tokens=1, logprobs=20))
+        exchange = asyncio.run(client.ask(request))
+        assert exchange.calls == 3
+        assert exchange.reply is not None
+        assert exchange.reply.tokens is not None
+        assert dict(exchange.reply.tokens[0].top)["yes"] == -0.4
+        held = replace(request, constraint=Constraint("choice", ("no",)))  # what a mask leaves may be one alone
+        stub.handler = lambda *_: web.json_response(robbed)
+        (outcome,) = ask(stub.url, held)
+        assert isinstance(outcome, Reply)
 
 
 def test_one_request_finds_out_that_the_backend_refuses() -> None:

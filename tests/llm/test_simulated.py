@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrank import Candidates, Document, Query, Reranker
+from llmrank.ask.manner import Manner
 from llmrank.ask.tally import Tally
-from llmrank.ask.templated import Manner, TemplateAsk
+from llmrank.ask.templated import TemplateAsk
 from llmrank.ask.virtual import VirtualLoop
 from llmrank.cli.main import run
 from llmrank.data.qrels import write_qrels

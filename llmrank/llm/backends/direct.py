@@ -7,7 +7,6 @@ import contextlib
 import ssl
 import weakref
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from llmrank.llm.backends.http1 import ENCODINGS, Malformed, Reading
@@ -182,7 +181,7 @@ def _begun(server: Server, path: str) -> bytes:
     url = yarl.URL(server.at(path))
     headers = {
         "Host": url.host_port_subcomponent or "",
-        "User-Agent": f"llmrank/{version('llmrank')}",
+        "User-Agent": "llmrank",
         "Accept": "application/json",
         "Accept-Encoding": ENCODINGS,
         "Authorization": server.authorization,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import zlib
 from collections.abc import Mapping
@@ -33,8 +34,8 @@ class Reading:
         self._status = 0
         self._headers: Mapping[str, str] = {}
         self._left: int | None = None
-        """Bytes of the body, or of its present chunk, that are still to come; None: until the connection is closed."""
-        self._chunked = False
+        """Bytes of the body, None: until the connection is closed; or those of the present chunk that are to come."""
+        self._chunked = self._trailing = False
 
     def feed(self, data: bytes) -> Answer | None:
         """The answer, once it is whole. Raises Malformed."""
@@ -60,7 +61,7 @@ class Reading:
     def end(self) -> Answer | None:
         """The answer that is whole because the connection was closed; None where it is not whole."""
         self.keeps = False
-        return self._whole() if self._status and self._left is None and not self._chunked else None
+        return self._whole() if self._status and self._left is None else None
 
     @property
     def begun(self) -> bool:
@@ -90,7 +91,7 @@ class Reading:
         elif coding:
             if coding != "chunked":
                 raise Malformed(f"its transfer encoding is {coding}")
-            self._chunked = True
+            self._chunked, self._left = True, 0
         elif (length := headers.get("content-length")) is not None:
             sizes = {size.strip() for size in length.split(",")}
             size = sizes.pop()
@@ -100,31 +101,29 @@ class Reading:
 
     def _take_chunks(self) -> Answer | None:
         raw, at = self._raw, 0
-        while (end := raw.find(b"\r\n", at)) >= 0:
-            line = raw[at:end]
-            if self._left == 0:  # what may follow the last chunk, up to an empty line
-                at = end + 2
-                if line:
-                    continue
+        while True:
+            if self._left:  # of a chunk, with the line's end behind it
+                part = raw[at : at + self._left]
+                self._body += part
+                self._left -= len(part)
+                at += len(part)
+                if self._left:
+                    break
+                if self._body[-2:] != b"\r\n":
+                    raise Malformed("a chunk is longer than it says")
+                del self._body[-2:]
+            if (end := raw.find(b"\r\n", at)) < 0:
+                if len(raw) - at > LONGEST_HEAD:
+                    raise Malformed("the line of a chunk does not end")
+                break
+            line, at = raw[at:end], end + 2
+            if not self._trailing:
+                length = _length(line)
+                self._left = length + 2 if length else 0
+                self._trailing = not length
+            elif not line:  # what may follow the last chunk ends with an empty line
                 self.keeps &= at == len(raw)
                 return self._whole()
-            size = line.partition(b";")[0].strip(b" \t")
-            if not _SIZE.fullmatch(size):
-                raise Malformed(f"{size[:40]!r} is no size of a chunk")
-            length = int(size, 16)
-            if length == 0:
-                self._left, at = 0, end + 2
-                continue
-            begin = end + 2
-            if len(raw) < begin + length + 2:
-                break
-            self._body += raw[begin : begin + length]
-            at = begin + length + 2
-            if raw[at - 2 : at] != b"\r\n":
-                raise Malformed("a chunk is longer than it says")
-        else:
-            if len(raw) - at > LONGEST_HEAD:
-                raise Malformed("the line of a chunk does not end")
         self._raw = raw[at:]
         return None
 
@@ -134,17 +133,25 @@ class Reading:
         return Answer(self._status, self._headers, opened(body, encoding) if encoding and body else body)
 
 
+def _length(line: bytes) -> int:
+    """How long a chunk is, by the line before it."""
+    size = line.partition(b";")[0].strip(b" \t")
+    if not _SIZE.fullmatch(size):
+        raise Malformed(f"{size[:40]!r} is no size of a chunk")
+    return int(size, 16)
+
+
 def opened(body: bytes, encoding: str) -> bytes:
     """A compressed body as it was. Raises Malformed."""
     try:
         match encoding:
             case "gzip" | "x-gzip":
-                return zlib.decompress(body, 16 + zlib.MAX_WBITS)
+                return gzip.decompress(body)
             case "deflate":  # some servers leave the frame out
                 framed = body[0] & 15 == 8 and int.from_bytes(body[:2]) % 31 == 0
                 return zlib.decompress(body, zlib.MAX_WBITS if framed else -zlib.MAX_WBITS)
             case "identity":
                 return body
-    except zlib.error as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise Malformed(f"its {encoding} is damaged ({error})") from None
     raise Malformed(f"it is compressed as {encoding[:40]!r}, which was not asked for")

@@ -18,7 +18,7 @@ from llmrank.llm.backends.endpoints import Pool
 from llmrank.llm.backends.responses import read_response, responses_body
 from llmrank.llm.backends.servers import servers
 from llmrank.llm.backends.transports import TRANSPORTS, Transport
-from llmrank.llm.backends.wire import Answer, context_listed, read_answer
+from llmrank.llm.backends.wire import Answer, context_listed, read_answer, without_rivals
 from llmrank.llm.types import Failure, Identity, Reply, Request
 
 DETAIL_LENGTH = 300  # characters of what a server said that are kept
@@ -128,6 +128,9 @@ class OpenAIBackend:
         answer = await self._transport().post(call.path, orjson.dumps(call.body))
         outcome = answer if isinstance(answer, Failure) else call.read(answer)
         if isinstance(outcome, Reply):
+            free = request.constraint is None and request.continuation is None
+            if free and without_rivals(outcome, request.sampling.logprobs):
+                return Failure("server", "it told log-probabilities of the written tokens alone, and of no others")
             return outcome
         learnt = None if request.continuation is not None else self._otherwise(outcome, call)
         return learnt or self._told(outcome)

@@ -188,6 +188,15 @@ def used(reply: Reply, usage: Any) -> Reply:
     return reply
 
 
+def without_rivals(reply: Reply, wanted: int) -> bool:
+    """Whether a place tells fewer tokens than were asked for, and all but one of them as what cannot be.
+
+    vLLM's server answers so where another request that ran with this one named the tokens it wanted to be told: a label
+    would have all the probability there is.
+    """
+    return any(1 < len(token.top) < wanted and token.top[1][1] <= LEAST for token in reply.tokens or ())
+
+
 def _of_the_answer(tokens: tuple[Token, ...], text: str) -> tuple[Token, ...]:
     """The tokens that spell the answer, where a server split the reasoning off the text and not off the tokens."""
     said = "".join(token.text for token in tokens)
