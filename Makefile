@@ -1,5 +1,5 @@
 # make demo: the main job, from nothing but python3. make test: everything the tests need, and the tests.
-# make test-engines: the backends against real engines, in an environment of their own (2 GB, without a GPU).
+# make test-engines: the backends against real engines, in an environment of their own (2 GB, kept in a cache folder).
 PYTHON ?= python3
 BIN := .venv/bin
 # Small matrices gain nothing by threads of their own, which two busy cores pay for dearly.
@@ -16,7 +16,8 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto
 
-test-engines: .venv-engines/installed
+test-engines:
+	$(PYTHON) tests/engines/install.py .venv-engines "$(LLMRANK_ENGINES_DIR)"
 	LLMRANK_ENGINES=required .venv-engines/bin/python -m pytest $(ENGINE_TESTS)
 
 lint: .venv/installed-dev
@@ -38,10 +39,6 @@ bench: .venv/installed-dev
 .venv/installed-dev: .venv/bin/python pyproject.toml requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[dev]'
 	touch $@ .venv/installed
-
-.venv-engines/installed: tests/engines/install.sh pyproject.toml
-	bash tests/engines/install.sh .venv-engines $(LLMRANK_ENGINES_DIR)
-	touch $@
 
 pins:
 	uv pip compile --python-version 3.11 --universal --extra dev --extra serve --extra report --no-header pyproject.toml -o requirements.txt

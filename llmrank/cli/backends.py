@@ -45,6 +45,12 @@ def check(
     ledger: Annotated[
         str | None, typer.Option(help="Where what is found out is kept; none: nowhere.", metavar="FILE")
     ] = None,
+    engine_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the engine of a backend in this process is given, such as dtype=float32.", metavar="KEY=VALUE"
+        ),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Ask also what is known from an earlier check.")] = False,
     max_calls: Annotated[int | None, typer.Option(help="Requests to send at most.", metavar="N")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a reply.", metavar="S")] = 60.0,
@@ -61,8 +67,9 @@ def check(
     from llmrank.llm.prices import Facts, facts_of
     from llmrank.settings import Settings
 
-    settings = Settings.of(base_url=base_url, ledger=ledger, max_calls=max_calls, timeout=timeout, retries=2)
-    backend = open_backend(spec, base_url=base_url)
+    given = {"base_url": base_url, "ledger": ledger, "engine_option": engine_option or []}
+    settings = Settings.of(**given, max_calls=max_calls, timeout=timeout, retries=2)
+    backend = open_backend(spec, base_url=base_url, engine_options=settings.engine_options)
     client = settings.client(backend, settings.budget())
     verdicts, served = asyncio.run(_examined(client, again))
     facts = facts_of(client.identity.model, base_url=client.origin or None) if client.origin else Facts()

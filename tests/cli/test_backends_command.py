@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from llmrank.cli.main import run
 from llmrank.llm.backends import BACKENDS
+from llmrank.llm.backends.lexical import LexicalBackend
 from llmrank.llm.types import CAPABILITIES
 from llmrank.rerank.methods import all_methods
 from tests.llm.test_probe import ignorant, obedient, refusing
@@ -87,6 +89,37 @@ def test_a_local_backend_is_asked_nothing(capsys: pytest.CaptureFixture[str], tm
     assert "no methods: " in text
 
 
+def test_an_engine_is_given_its_options(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def opened(spec: str, **more: Any) -> Any:
+        given.update(more["engine_options"], spec=spec)
+        return LexicalBackend()
+
+    monkeypatch.setattr("llmrank.llm.backends.open_backend", opened)
+    options = ["--engine-option", "dtype=float32", "--engine-option", "max-model-len=512"]
+    assert run(["backends", "check", "vllm:PATH", *options, "--ledger", str(tmp_path / "l")]) == 0
+    assert given == {"spec": "vllm:PATH", "dtype": "float32", "max_model_len": 512}
+    assert capsys.readouterr().out.startswith("vllm:PATH (0 calls)")
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [("dtype=float32", "--engine-option dtype: the backend lexical has no engine"), ("dtype", "KEY=VALUE")],
+)
+def test_an_engine_option_that_cannot_be_is_told_in_one_line(
+    option: str, problem: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = ["backends", "check", "lexical", "--engine-option", option, "--ledger", str(tmp_path / "l")]
+    assert run(command) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert problem in said.err
+
+
 @pytest.mark.parametrize(("status", "code"), [(401, 5), (404, 5)])
 def test_a_server_that_refuses_is_told_in_one_line(
     status: int, code: int, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -100,3 +133,30 @@ def test_a_server_that_refuses_is_told_in_one_line(
     assert len(said.err.splitlines()) == 1
     assert KEY not in said.err
     assert len(stub.bodies) == 1
+
+
+@pytest.mark.parametrize("client", ["", "?client=official"])
+def test_neither_key_nor_credentials_are_told_or_kept(
+    client: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not in the table, the ledger or a log, be it ever so talkative."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    with Stub(obedient) as stub:
+        for url in (stub.url, stub.url.replace("http://", "http://user:hidden-word@")):
+            command = ["backends", "check", f"openai:m{client}", "--base-url", url, "--ledger", str(tmp_path / "l")]
+            assert run([*command, "--again", "--json"]) == 0
+        assert any(KEY in headers.get("Authorization", "") for headers in stub.headers)
+    said = capsys.readouterr()
+    for text in (
+        said.out,
+        said.err,
+        caplog.text,
+        *(path.read_bytes().decode("latin-1") for path in tmp_path.iterdir()),
+    ):
+        assert KEY not in text
+        assert "hidden-word" not in text

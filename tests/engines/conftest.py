@@ -1,6 +1,6 @@
 """The backends that the contract is held against, and what is behind them, each started once a session.
 
-The engines live in an environment of their own, which `make test-engines` makes: see `install.sh`.
+The engines live in an environment of their own, which `make test-engines` makes: see `install.py`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,15 @@ import pytest
 
 from llmrank.llm.backends import nano, open_backend
 from llmrank.llm.types import Backend
+from tests.conftest import ROOT
 
 REQUIRED = os.environ.get("LLMRANK_ENGINES") == "required"
 """Set by `make test-engines`: what is missing then fails."""
+
+ENGINES_DIR = Path(os.environ.get("LLMRANK_ENGINES_DIR") or ROOT.parent / "shared" / "engines")
+MAKE_PLAIN = ENGINES_DIR / "make_tiny_model.py"
+"""Makes a second tiny model, which does not think; where there is none, all is held to the first alone."""
+MODELS = ("thinker", "plain") if MAKE_PLAIN.is_file() else ("thinker",)
 
 CONTEXT = 1024
 OPTIONS: dict[str, object] = {
@@ -41,7 +47,7 @@ ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",
     "OMP_NUM_THREADS": "1",
 }
-LONGEST_START = 300  # seconds; reached only by a server that never answers
+LONGEST_START = 600  # seconds; reached only by a server that never answers
 IN_PROCESS: dict[str, dict[str, object]] = {"transformers": {"device": "cpu"}, "vllm": OPTIONS}
 NAMES = ("simulated", "lexical", "replay", "nano", "transformers", "vllm", "vllm-http", "transformers-http")
 
@@ -115,16 +121,27 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def servers(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Server]]:
-    """The servers of both engines, which take long to start and do so while other tests run."""
+def models(model: Path) -> Mapping[str, Path]:
+    """The tiny models by their names in MODELS."""
+    made = {name: model.with_name(name) for name in MODELS}
+    if "plain" in made:
+        runpy.run_path(str(MAKE_PLAIN))["main"](str(made["plain"]))
+    return made
+
+
+@pytest.fixture(scope="session")
+def servers(models: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Server]]:
+    """The servers of both engines, vLLM's by model, which take long to start and do so while other tests run."""
     logs = tmp_path_factory.mktemp("servers")
     options = ["--dtype", "float32", "--enforce-eager", "--block-size", "32", "--max-model-len", str(CONTEXT)]
-    options += ["--max-num-seqs", "128", "--served-model-name", "thinker"]
+    options += ["--max-num-seqs", "128"]
     options += ["--no-enable-chunked-prefill"]  # a request with a seed whose prompt comes in two parts ends it on a CPU
     # As the backend in process does it: a weak model would fill its reply with the spaces that JSON leaves room for.
     options += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
-    serve = ["-m", "vllm.entrypoints.cli.main", "serve", str(model), *options]
-    started = {"vllm": Server(serve, logs / "vllm.log")}
+    started = {}
+    for name, folder in models.items():
+        serve = ["-m", "vllm.entrypoints.cli.main", "serve", str(folder), *options, "--served-model-name", name]
+        started["vllm" if name == "thinker" else f"vllm/{name}"] = Server(serve, logs / f"vllm-{name}.log")
     serve = ["-m", "transformers.cli.transformers", "serve", "--device", "cpu"]
     started["transformers"] = Server(serve, logs / "transformers.log")
     yield started
@@ -136,16 +153,23 @@ def servers(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
 def backend_of(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], Backend]]:
-    """A backend by its name in NAMES; what it needs is started when it is first asked for."""
+    """A backend by its name in NAMES, one with vLLM or transformers also for another model: `vllm-http/plain`.
+
+    What it needs is started when it is first asked for.
+    """
 
     def made(name: str) -> Backend:
-        if name in IN_PROCESS:
+        engine, _, which = name.partition("/")
+        if engine in IN_PROCESS:
             request.getfixturevalue("servers")  # they are needed later, and start meanwhile
-            return open_backend(f"{name}:{request.getfixturevalue('model')}", engine_options=IN_PROCESS[name])
-        if name.endswith("-http"):
-            engine = name.removesuffix("-http")
-            served = {"vllm": "thinker", "transformers": str(request.getfixturevalue("model"))}[engine]
-            return open_backend(f"openai:{served}", base_url=request.getfixturevalue("servers")[engine].wait())
+            folder = request.getfixturevalue("models")[which or "thinker"]
+            return open_backend(f"{engine}:{folder}", engine_options=IN_PROCESS[engine])
+        if engine.endswith("-http"):
+            server = request.getfixturevalue("servers")[name.replace("-http", "")]
+            served = (
+                which or {"vllm-http": "thinker", "transformers-http": str(request.getfixturevalue("model"))}[engine]
+            )
+            return open_backend(f"openai:{served}", base_url=server.wait())
         if name == "simulated":
             qrels = tmp_path_factory.mktemp("qrels") / "qrels"
             qrels.write_text("q 0 d1 2\nq 0 d2 0\nq 0 d3 1\n")
@@ -160,6 +184,6 @@ def backend_of(
 
     known: dict[str, Backend] = {}
     yield lambda name: known[name] if name in known else known.setdefault(name, made(name))
-    for name in IN_PROCESS:
-        if (backend := known.get(name)) is not None:
-            backend.close()  # type: ignore[attr-defined]
+    for name, opened in known.items():
+        if name.partition("/")[0] in IN_PROCESS:
+            opened.close()  # type: ignore[attr-defined]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from llmrank.cli.main import run
 from llmrank.errors import InputError
 from llmrank.llm.probe import examine, require
 from llmrank.llm.types import CAPABILITIES, Backend, capabilities_of
@@ -57,3 +60,11 @@ def test_a_backend_keeps_what_it_claims_and_is_refused_for_the_rest(
     if asyncio.run(claimed()) is False and capability not in capabilities_of(backend):
         with pytest.raises(InputError, match=capability):
             Reranker("pointwise", backend=backend, template=Template(NEEDING.format(capability=capability)))
+
+
+def test_a_check_tells_of_the_engine_as_its_options_make_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--engine-option", "dtype=float32", "--engine-option", "max_model_len=64"]
+    assert run(["backends", "check", f"vllm:{model}", "--json", "--ledger", "none", *options]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["context"], told["calls"]) == (64, 0)
+    assert all(row["has"] for row in told["capabilities"])

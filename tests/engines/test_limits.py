@@ -1,11 +1,11 @@
-"""At the edges: prompts at the context's limit, permutations by the thousand, engines that are not there or die."""
+"""At the edges: prompts at the context's limit, permutations by the thousand, engines without memory or that die."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from llmrank.data.types import Document
-from llmrank.errors import InputError
 from llmrank.llm.backends import open_backend
 from llmrank.llm.backends.held import Permutation, Vocabulary, Words, begun
 from llmrank.llm.backends.tongue import Tongue
@@ -25,7 +24,7 @@ from llmrank.llm.types import Backend, Constraint, Failure, Reply, Request, Samp
 from llmrank.rerank.ranking import Row
 from llmrank.rerank.reranker import Reranker
 from llmrank.templates import load
-from tests.engines.conftest import CONTEXT, Server
+from tests.engines.conftest import CONTEXT
 
 ENGINES = ("transformers", "vllm", "vllm-http")
 ORDER = load("listwise/rank")
@@ -53,31 +52,19 @@ def test_a_prompt_fits_to_the_last_token_and_no_further(name: str, backend_of: C
         assert other.kind == "context-length", other.detail
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", [*ENGINES, "nano", "transformers-http"])
 def test_ten_thousand_candidates_in_one_prompt_do_not_fit(name: str, backend_of: Callable[[str], Backend]) -> None:
     backend, documents = backend_of(name), [Document(f"d{i}", f"passage {i}") for i in range(10_000)]
     rendered = ORDER.render("rivers", [document.text for document in documents])
-    outcome = asyncio.run(asyncio.wait_for(backend.complete(Request(rendered.messages)), 300))
-    assert isinstance(outcome, Failure)
-    assert outcome.kind == "context-length", outcome
+    if name != "transformers-http":  # which lets a model run on beyond its context, so the job must know better
+        outcome = asyncio.run(asyncio.wait_for(backend.complete(Request(rendered.messages)), 300))
+        assert isinstance(outcome, Failure)
+        assert outcome.kind == "context-length", outcome
     settings: dict[str, Any] = {"options": {"window": 10_000, "stride": 5000}, "ledger": "none"}
     with Reranker("sliding-window", backend=backend, **settings) as reranker:
         ranking = reranker.rank("rivers", documents)
     assert [hit.document for hit in ranking] == documents
     assert (ranking.row.status, ranking.row.failed, ranking.row.calls) == ("failed", 1, 0)
-
-
-def test_a_model_that_the_server_does_not_have_ends_the_job_after_one_request(
-    servers: Mapping[str, Server], backend_of: Callable[[str], Backend]
-) -> None:
-    backend = open_backend("openai:no-such-model", base_url=servers["vllm"].wait())
-    with (
-        Reranker("pointwise", backend=backend, template="pointwise/graded", ledger="none") as reranker,
-        pytest.raises(BackendRefused, match="does not know the model") as refused,
-    ):
-        reranker.rank("rivers", ["one", "two", "three"])
-    assert refused.value.failure is not None
-    assert refused.value.failure.kind == "unknown-model"
 
 
 def ordered(backend: Backend, queries: int, *, constrain: bool, n: int = 20, **more: Any) -> list[Row]:
@@ -176,22 +163,6 @@ def test_thinking_that_does_not_end_is_no_answer(name: str, backend_of: Callable
         assert reply.finish == "length"
         answer = load("pointwise/yes-no").read(reply, 1)
         assert (answer.status, answer.reason) == ("failed", "truncated")
-
-
-@pytest.mark.parametrize("kind", ["transformers", "vllm"])
-def test_a_model_that_is_not_there_is_told_of_before_any_request(kind: str, model: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no such folder"):
-        open_backend(f"{kind}:no/such-model")
-    with pytest.raises(InputError, match=r"config\.json is missing"):
-        open_backend(f"{kind}:{tmp_path}")
-    with pytest.raises(InputError, match="on or off"):
-        open_backend(f"{kind}:{model}", engine_options={"thinking": "perhaps"})
-
-
-def test_an_engine_option_that_there_is_not_is_told_of(model: Path) -> None:
-    backend = open_backend(f"vllm:{model}", engine_options={"max_model_length": 64})
-    with pytest.raises(BackendRefused, match="did you mean max_model_len"):
-        asyncio.run(backend.complete(Request(prompt="A")))
 
 
 def test_a_model_of_another_folder_has_another_name_and_a_copy_the_same(model: Path, tmp_path: Path) -> None:

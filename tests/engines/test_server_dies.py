@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
 from llmrank.data.types import Query
 from llmrank.llm.client import BackendRefused, Exchange
-from llmrank.llm.types import Backend, Request, Sampling
+from llmrank.llm.types import Backend, Reply, Request, Sampling
+from llmrank.questions import Grade
 from llmrank.settings import Settings
 from llmrank.templates import load
 from tests.engines.conftest import LONGEST_START, Server
 
 GRADE = load("pointwise/yes-no")
-REQUESTS = [
-    Request(GRADE.render(Query("q", "rivers"), [f"passage {i}"]).messages, sampling=Sampling(max_tokens=1, logprobs=20))
-    for i in range(100)
-]
+MESSAGES = [GRADE.render(Query("q", "rivers"), [f"passage {i}"]).messages for i in range(100)]
 
 
-def values(exchanges: Sequence[Exchange]) -> list[float]:
-    replies = [exchange.reply for exchange in exchanges]
-    answers = [GRADE.read(reply, 1) for reply in replies if reply is not None]
-    assert [answer.status for answer in answers] == ["ok"] * len(REQUESTS)
-    return [answer.value for answer in answers]  # type: ignore[union-attr]
+def graded(reply: Reply) -> float:
+    answer = GRADE.read(reply, 1)
+    assert isinstance(answer, Grade)
+    assert answer.status == "ok"
+    assert answer.value is not None
+    return answer.value
 
 
+def written(reply: Reply) -> str:
+    return reply.text
+
+
+@pytest.mark.parametrize(("name", "said", "logprobs"), [("vllm", graded, 20), ("transformers", written, 0)])
 def test_a_job_outlives_its_server_or_ends_with_a_typed_failure(
-    servers: Mapping[str, Server], backend_of: Callable[[str], Backend]
+    name: str,
+    said: Callable[[Reply], float | str],
+    logprobs: int,
+    servers: Mapping[str, Server],
+    backend_of: Callable[[str], Backend],
 ) -> None:
-    server, backend = servers["vllm"], backend_of("vllm-http")
+    server, backend = servers[name], backend_of(f"{name}-http")
+    requests = [Request(messages, sampling=Sampling(max_tokens=1, logprobs=logprobs)) for messages in MESSAGES]
 
     async def job(retries: int, begun: asyncio.Event | None = None) -> list[Exchange | BaseException]:
         client = Settings(ledger="none", concurrency=4, retries=retries, timeout=60).client(backend)
@@ -44,7 +53,7 @@ def test_a_job_outlives_its_server_or_ends_with_a_typed_failure(
                     begun.set()
 
         try:
-            return await asyncio.gather(*map(ask, REQUESTS), return_exceptions=True)
+            return await asyncio.gather(*map(ask, requests), return_exceptions=True)
         finally:
             await client.aclose()
 
@@ -59,11 +68,22 @@ def test_a_job_outlives_its_server_or_ends_with_a_typed_failure(
         return [undisturbed, ended, await patient]
 
     undisturbed, ended, patient = asyncio.run(asyncio.wait_for(jobs(), 2 * LONGEST_START))
-    wanted = values([e for e in undisturbed if isinstance(e, Exchange)])
-    assert values([e for e in patient if isinstance(e, Exchange)]) == pytest.approx(wanted, abs=1e-4)
+    wanted = dict(replies(undisturbed))
+    assert len(wanted) == len(requests)
+    for outcomes in (ended, patient):
+        got = {i: said(reply) for i, reply in replies(outcomes)}
+        assert got == pytest.approx({i: said(wanted[i]) for i in got}, abs=1e-4)
+    assert len(dict(replies(patient))) == len(requests)
     told = [outcome for outcome in ended if not isinstance(outcome, Exchange)]
     assert told
     for outcome in told:
         assert isinstance(outcome, BackendRefused)
         assert outcome.failure is not None
         assert outcome.failure.kind == "unreachable"
+
+
+def replies(outcomes: Sequence[Exchange | BaseException]) -> Iterator[tuple[int, Reply]]:
+    """The replies, by the places of their requests."""
+    for i, outcome in enumerate(outcomes):
+        if isinstance(outcome, Exchange) and outcome.reply is not None:
+            yield i, outcome.reply

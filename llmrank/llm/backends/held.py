@@ -6,7 +6,7 @@ The engines ask `Vocabulary.options` at each place. Where the form leaves one to
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from llmrank.llm.types import Constraint
@@ -51,7 +51,8 @@ class Words:
 class Place(NamedTuple):
     """Where a permutation stands: the identifiers that were not named yet, and what is written of the next one."""
 
-    left: frozenset[int]
+    left: int
+    """A bit for each."""
     begun: bytes
 
 
@@ -61,22 +62,30 @@ class Permutation:
     def __init__(self, names: Sequence[str], *, before: str = "", between: str = BETWEEN, after: str = "") -> None:
         self._names = [name.encode() for name in names]
         self._before, self._between, self._after = before.encode(), between.encode(), after.encode()
-        self.start = Place(frozenset(range(len(names))), b"")
+        self._all = (1 << len(names)) - 1
+        self.start = Place(self._all, b"")
         self.alphabet = frozenset(b"".join([*self._names, self._before, self._between, self._after]))
-        self.nexts = lru_cache(maxsize=1 << 12)(self._nexts)
+        self._ways = cache(self._ways_of)
 
-    def _nexts(self, state: Place) -> dict[int, Place]:
+    def nexts(self, state: Place) -> dict[int, Place]:
         left, begun = state
-        before = self._before if len(left) == len(self._names) else b""
-        behind = self._between if len(left) > 1 else self._after
-        after: dict[int, Place] = {}
-        n = len(begun)
-        for i in left:
-            whole = before + self._names[i] + behind
-            if whole.startswith(begun):
-                ended = len(whole) == n + 1
-                after[whole[n]] = Place(left - {i}, b"") if ended else Place(left, whole[: n + 1])
-        return after
+        last = left & (left - 1) == 0
+        return {
+            byte: Place(left & ~ended, b"") if left & ended else Place(left, spelled)
+            for byte, spelled, names, ended in self._ways(begun, left == self._all, last)
+            if left & names
+        }
+
+    def _ways_of(self, begun: bytes, first: bool, last: bool) -> list[tuple[int, bytes, int, int]]:
+        """The bytes that may come next, what is then begun, and the names that go on so and those that end there."""
+        found: dict[bytes, tuple[int, int]] = {}
+        for i, name in enumerate(self._names):
+            whole = (self._before if first else b"") + name + (self._after if last else self._between)
+            if whole.startswith(begun) and whole != begun:
+                spelled = whole[: len(begun) + 1]
+                names, ended = found.get(spelled, (0, 0))
+                found[spelled] = names | 1 << i, ended | (whole == spelled) << i
+        return [(spelled[-1], spelled, *masks) for spelled, masks in found.items()]
 
     def done(self, state: Place) -> bool:
         return not state.left

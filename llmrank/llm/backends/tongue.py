@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from llmrank.llm.backends.local import Model, read_json
@@ -61,11 +61,13 @@ class Tongue:
         self._thinking = thinking
         self._reasons = model.reasons and thinking is not False
         self._asks_itself = "enable_thinking" in (self._template or "")
-        self._byte_level = _is_byte_level(tokenizer)
+        self.byte_level = _is_byte_level(tokenizer)
+        """Whether its tokens are bytes, which say the same wherever they stand."""
         told = read_json(model.folder, "generation_config.json").get("eos_token_id", model.config.get("eos_token_id"))
         listed = told if isinstance(told, list) else [told]
         self.ends = tuple(dict.fromkeys(i for i in [tokenizer.eos_token_id, *listed] if isinstance(i, int)))
         """The tokens by which the model ends a reply."""
+        self._known_words = lru_cache(maxsize=64)(self._first_tokens)
 
     def put(self, request: Request) -> Put:
         """The request in tokens. Raises Unaskable."""
@@ -76,7 +78,7 @@ class Tongue:
         ids = self._encode(text, special)
         thinks, opened = self._thought(text, prefilled) if request.prompt is None else (False, False)
         raw = request.prompt is not None and not text[-1:].isspace()
-        return Put(ids, len(ids), thinks, opened, text[-16:], raw or not self._byte_level)
+        return Put(ids, len(ids), thinks, opened, text[-16:], raw or not self.byte_level)
 
     def encoded(self, request: Request) -> Put:
         """The request for an encoder, which gets one text: a raw prompt, or the only message. Raises Unaskable."""
@@ -157,7 +159,7 @@ class Tongue:
         size = max([len(self.tokenizer), *self.tokenizer.get_added_vocab().values()])
         names = self.tokenizer.convert_ids_to_tokens(list(range(size)))
         added = {i: str(token) for i, token in self.tokenizer.added_tokens_decoder.items()}
-        known = (added.get(i, _bytes(name or "", self._byte_level)) for i, name in enumerate(names))
+        known = (added.get(i, _bytes(name or "", self.byte_level)) for i, name in enumerate(names))
         return [piece.encode() if isinstance(piece, str) else piece for piece in known]
 
     @cached_property
@@ -179,12 +181,19 @@ class Tongue:
 
     def first_tokens(self, words: Sequence[str], spaced: bool) -> list[int]:
         """The tokens that the words begin with."""
+        return self._known_words(tuple(words), spaced)
+
+    def _first_tokens(self, words: tuple[str, ...], spaced: bool) -> list[int]:
         written = [f"{before}{word}" for before in ("", " ")[: 1 + spaced] for word in words]
         return list(dict.fromkeys(ids[0] for word in written if (ids := self._encode(word, False))))
 
     def spelled(self, ids: Sequence[int]) -> str:
         """The text of the tokens, with every mark in it."""
         return b"".join(self.pieces[i] for i in ids if i < len(self.pieces)).decode(errors="replace")
+
+    def written(self, ids: Sequence[int]) -> str:
+        """The text of the tokens without any mark, less a character of which the end is missing."""
+        return self.spelled([i for i in ids if i not in self.special]).rstrip("\N{REPLACEMENT CHARACTER}")
 
     def said(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -71,9 +71,9 @@ class VllmBackend:
         try:
             await self._engine.ready()
         except EngineStopped as error:
-            if self._tongue is None:
-                raise BackendRefused(f"{self._spec}: the engine could not be started ({error})") from None
-            raise
+            how = "stopped" if self._engine.started else "could not be started"
+            failure = Failure(STOPPED, str(error))
+            raise BackendRefused(f"{self._spec}: the engine {how} ({error})", failure) from None
 
     def close(self) -> None:
         """Ends the engine and gives its memory back."""
@@ -106,7 +106,12 @@ class VllmBackend:
 
         assert self._engine is not None
         ways = {name: more.pop(name) for name in ("told", "urgent") if name in more}
-        params = SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, flat_logprobs=True, **more)
+        try:
+            params = SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, flat_logprobs=True, **more)
+        except Exception as error:  # what it does not take, in types that differ from version to version
+            raise Refused(str(error)) from None
+        if hasattr(params, "skip_clone"):
+            params.skip_clone = True  # it is this request's alone
         return await self._engine.run(ids, params, lora=self._lora_request, **ways)
 
     @property
@@ -176,7 +181,15 @@ class _Asked:
             "max_tokens": sampling.max_tokens,
             "stop": list(sampling.stop),
             "logprobs": sampling.logprobs or None,
+            "detokenize": bool(sampling.stop) or not self._tongue.byte_level,
         }
+
+    def _text(self, said: Any) -> str:
+        """What was said; the engine spells it only where it has to, each place's likeliest tokens besides."""
+        if not self._tongue.byte_level or said.text:
+            return str(said.text)
+        ended = said.finish_reason == "stop" and said.token_ids and said.token_ids[-1] in self._tongue.ends
+        return self._tongue.written(said.token_ids[: -1 if ended else None])
 
     async def _run(self, ids: Sequence[int], **params: Any) -> Any:
         output = await self._backend.run(ids, **params)
@@ -188,7 +201,7 @@ class _Asked:
         ids = self._put.ids
         if self._put.thinks:
             params = {**self._free(self._request.sampling), "logprobs": None}
-            params |= {"stop": [CLOSE], "include_stop_str_in_output": True}
+            params |= {"stop": [CLOSE], "include_stop_str_in_output": True, "detokenize": True}
             said = (await self._run(ids, **params)).outputs[0]
             if CLOSE in said.text:
                 ids = [*ids, *said.token_ids]
@@ -219,7 +232,7 @@ class _Asked:
                 tokens.append(self._tongue.token(token, 0.0, ()))
             else:
                 named = list(dict.fromkeys([*options, *words]))[:MOST_NAMED]
-                params = {**self._own, "max_tokens": 1, "allowed_token_ids": [*options, *ends]}
+                params = {**self._own, "max_tokens": 1, "allowed_token_ids": [*options, *ends], "detokenize": False}
                 if wants:
                     params |= {"logprob_token_ids": named, "told": "named"}
                 if "seed" in params:
@@ -249,11 +262,11 @@ class _Asked:
             whole = [*ids, *said.token_ids]
             room = (self._backend.context or len(whole) + 1) - 1  # the engine generates one token more
             tokens = await self._scored(whole[:room], len(ids), sampling.logprobs)
-        return self._made(said.text, said.finish_reason, said.token_ids, tokens)
+        return self._made(self._text(said), said.finish_reason, said.token_ids, tokens)
 
     async def _scored(self, ids: Sequence[int], start: int, top: int) -> list[Token]:
         """The tokens from `start` on with the log-probabilities that the model gives them where they stand."""
-        output = await self._run(ids, max_tokens=1, temperature=0.0, prompt_logprobs=top)
+        output = await self._run(ids, max_tokens=1, temperature=0.0, prompt_logprobs=top, detokenize=False)
         places = [_place(output.prompt_logprobs, i) for i in range(start, len(ids))]
         told = zip(ids[start:], places, strict=True)
         return [self._tongue.token(i, place.get(i, 0.0), _likeliest(place, top)) for i, place in told]
@@ -266,7 +279,7 @@ class _Asked:
         return [self._tongue.token(i, place[i], _likeliest(place, top)) for i, place in told]
 
     def _split(self, said: Any, tokens: Sequence[Token] | None) -> Reply:
-        text, reasoning, tokens = self._tongue.split(self._put, said.text, said.token_ids, tokens)
+        text, reasoning, tokens = self._tongue.split(self._put, self._text(said), said.token_ids, tokens)
         made = self._made(text, said.finish_reason, said.token_ids, tokens)
         made.reasoning = reasoning
         return made

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
+from operator import itemgetter
 from typing import Any, Literal
 
 from llmrank.llm.backends.awaited import Awaited, deliver
@@ -28,6 +29,13 @@ TURN = 8  # batches of one kind, after which the other has its turn
 LONGEST_CLOSE = 10.0  # seconds that the end of the program waits for a step to end
 
 
+ONE_AT_A_TIME = threading.Lock()
+"""Held while an engine starts, steps or ends: what vLLM knows of a step stands in variables of the whole process."""
+_RUNNING: list[Any] = []
+_ENDED: list[Any] = []
+"""Engines in this very process: the first that goes takes what all of them share with it, so they go together."""
+
+
 class EngineStopped(Exception):
     """There is no engine, or none any more; the text says why."""
 
@@ -41,7 +49,8 @@ class Job(Awaited):
 
     def __init__(self, name: str, ids: Sequence[int], params: Any, told: Told, urgent: bool, lora: Any) -> None:
         super().__init__()
-        self.name, self.ids, self.params, self.told, self.urgent, self.lora = name, ids, params, told, urgent, lora
+        self.name, self.ids, self.params = name, list(ids), params
+        self.told, self.urgent, self.lora = told, urgent, lora
 
 
 class Waiting:
@@ -49,8 +58,8 @@ class Waiting:
 
     def __init__(self) -> None:
         self._urgent: deque[Job] = deque()
-        self._sorted: list[tuple[Sequence[int], str, Job]] = []
-        self._last: Sequence[int] = ()
+        self._sorted: list[tuple[list[int], str, Job]] = []
+        self._last: list[int] = []
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._sorted)
@@ -58,12 +67,12 @@ class Waiting:
     def add(self, jobs: Sequence[Job]) -> None:
         self._urgent.extend(job for job in jobs if job.urgent)
         self._sorted.extend((job.ids, job.name, job) for job in jobs if not job.urgent)
-        self._sorted.sort(key=_by_tokens)
+        self._sorted.sort(key=itemgetter(0, 1))
 
     def take(self) -> Job:
         if self._urgent:
             return self._urgent.popleft()
-        place = bisect.bisect_left(self._sorted, list(self._last), key=_ids)
+        place = bisect.bisect_left(self._sorted, self._last, key=itemgetter(0))
         self._last, _, job = self._sorted.pop(place if place < len(self._sorted) else 0)
         return job
 
@@ -81,19 +90,12 @@ class Waiting:
         return jobs
 
 
-def _by_tokens(entry: tuple[Sequence[int], str, Job]) -> tuple[Sequence[int], str]:
-    return entry[0], entry[1]
-
-
-def _ids(entry: tuple[Sequence[int], str, Job]) -> list[int]:
-    return list(entry[0])
-
-
 class Engine:
     """Runs the engine that `make` gives. Its coroutines may be awaited from any event loop."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self.engine: Any = None
+        self.started = False
         self.stopped: str | None = None
         """Why there is no engine any more."""
         self.computed = 0
@@ -152,13 +154,20 @@ class Engine:
     def _work(self) -> None:
         why = "it was closed"
         try:
-            self.engine = self._make()
+            with ONE_AT_A_TIME:
+                self.engine = self._make()
+                if here := _is_in_this_process(self.engine):
+                    _RUNNING.append(self.engine)
+            turn = ONE_AT_A_TIME if here else contextlib.nullcontext()
             self._most = 2 * self.engine.vllm_config.scheduler_config.max_num_seqs
+            self.started = True
             self._ready.set()
             while self._take_arrivals():
                 self._admit()
                 if self._running:
-                    self._finish(self.engine.step())
+                    with turn:
+                        outputs = self.engine.step()
+                    self._finish(outputs)
         except BaseException as error:  # out of memory, a worker that died: whatever it is, nobody may wait for ever
             why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         with self._wake:
@@ -168,8 +177,8 @@ class Engine:
         self._ready.set()
         deliver([(job, EngineStopped(why)) for job in left])
         engine, self.engine = self.engine, None
-        with contextlib.suppress(Exception):
-            engine.engine_core.shutdown()
+        if engine is not None:
+            _shut_down(engine)
 
     def _take_arrivals(self) -> bool:
         """Takes in what came and lets go of what was given up; waits where there is nothing to do. False: the end."""
@@ -202,7 +211,7 @@ class Engine:
         while waiting and len(self._running) < self._most:
             job = waiting.take()
             try:
-                prompt = {"prompt_token_ids": list(job.ids)}
+                prompt = {"prompt_token_ids": job.ids}
                 self.engine.add_request(job.name, prompt, job.params, lora_request=job.lora)
             except Exception as error:  # this request is none that it takes; the others go on
                 refused.append((job, Refused(f"{type(error).__name__}: {error}")))
@@ -218,3 +227,20 @@ class Engine:
                 self.computed += len(job.ids) - (output.num_cached_tokens or 0)
                 done.append((job, output))
         deliver(done)
+
+
+def _is_in_this_process(engine: Any) -> bool:
+    return hasattr(engine.engine_core, "engine_core")
+
+
+def _shut_down(engine: Any) -> None:
+    with ONE_AT_A_TIME:
+        if _is_in_this_process(engine):
+            _RUNNING[:] = [other for other in _RUNNING if other is not engine]
+            _ENDED.append(engine)
+            going = [] if _RUNNING else [_ENDED.pop() for _ in range(len(_ENDED))]
+        else:
+            going = [engine]
+        for each in going:
+            with contextlib.suppress(Exception):
+                each.engine_core.shutdown()
