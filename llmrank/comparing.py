@@ -21,6 +21,7 @@ from llmrank.errors import InputError
 from llmrank.jobs.outputs import Outputs
 from llmrank.jobs.spool import Spool
 from llmrank.jobs.stream import stream
+from llmrank.jobs.totals import AskedTotals
 from llmrank.jobs.work import JobEnd, work
 from llmrank.llm.client import Client, Totals
 from llmrank.llm.types import Backend, identity_of
@@ -34,8 +35,6 @@ PAIRS = {"all": "all-pairs", "sample": "all-pairs", "bracket": "bracket", "activ
 """The method that picks the pairs, by the name that `--pairs` takes."""
 SAMPLE = 0.2
 """The share of all pairs that `sample` draws, unless another is named; never fewer than hang together."""
-SUMMED = ("questions", "ok", "repaired", "failed", "reused", "calls", "prompt_tokens", "completion_tokens")
-
 COLUMNS = (
     *("query_id", "left", "right", "winner", "p_left", "left_length", "right_length", "status", "reason", "repairs"),
     *("raw", "template", "template_hash", "model", "key"),
@@ -172,38 +171,23 @@ class _Recorded(Ask):
 
 
 @dataclass(slots=True)
-class CompareTotals:
+class CompareTotals(AskedTotals):
     """The sums of a job."""
 
     queries: int = 0
     rows: int = 0
     winners: Counter[str] = field(default_factory=Counter)
-    sums: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(SUMMED, 0)))
-    unasked: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    cost: float | None = None
 
-    def add(self, compared: Compared) -> None:
+    def add(self, template: str, compared: Compared) -> None:
         self.queries += 1
         self.rows += len(compared.rows)
         for row in compared.rows:
             winner = row["winner"] if isinstance(row["winner"], str) else "share"
             self.winners[winner or "failed"] += 1
-        for name in SUMMED:
-            self.sums[name] += getattr(compared.tally, name)
-        self.reasons.update(compared.tally.reasons)
-        self.unasked += compared.tally.unasked
-        if compared.tally.cost is not None:
-            self.cost = (self.cost or 0.0) + compared.tally.cost
-
-    @property
-    def failure_rate(self) -> float:
-        """Share of the questions that failed."""
-        return self.sums["failed"] / self.sums["questions"] if self.sums["questions"] else 0.0
+        self.spent([(template, compared.tally)])
 
     def json(self) -> dict[str, Any]:
-        told = {"queries": self.queries, "rows": self.rows, "winners": self.winners, **self.sums}
-        return told | {"unasked": self.unasked, "reasons": self.reasons, "cost": self.cost}
+        return {"queries": self.queries, "rows": self.rows, "winners": self.winners} | self.asked()
 
 
 @dataclass(slots=True)
@@ -242,7 +226,7 @@ def run_comparing(
         rows = compared.rows
         lines = _csv(map(_cells, rows)) if as_csv else "".join(orjson.dumps(row).decode() + "\n" for row in rows)
         opened[0].write(place, lines)
-        result.totals.add(compared)
+        result.totals.add(comparer.template.name, compared)
 
     def progress(spent: Totals) -> None:
         if on_progress is not None:

@@ -12,9 +12,10 @@ from llmrank.ask.base import Ask
 from llmrank.ask.examples import Examples, Select
 from llmrank.ask.held import needed_to_hold
 from llmrank.ask.loops import Clients
+from llmrank.ask.manner import Manner
 from llmrank.ask.samples import Sampled
 from llmrank.ask.tally import Tally
-from llmrank.ask.templated import Manner, TemplateAsk
+from llmrank.ask.templated import TemplateAsk
 from llmrank.data.types import Document, Query
 from llmrank.errors import InputError
 from llmrank.llm.backends import WITH_ENGINE, open_backend

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 
 from llmrank.aggregate.comparisons import Comparisons
@@ -37,5 +38,7 @@ def scores(method: str, comparisons: Comparisons) -> Scores:
 def method_named(method: str) -> Callable[..., Scores]:
     """The method of this name."""
     if method not in METHODS:
-        raise InputError(f"there is no aggregation method {method!r}: choose one of {', '.join(METHODS)}")
+        near = difflib.get_close_matches(method.lower(), METHODS, n=1)
+        known = f"did you mean {near[0]}?" if near else f"there are {', '.join(METHODS)}"
+        raise InputError(f"there is no aggregation method {method!r}; {known}")
     return METHODS[method]

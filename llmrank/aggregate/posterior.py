@@ -6,18 +6,22 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dpotrf, dpotri
-from scipy.special import log_ndtr, ndtr, ndtri
+from scipy.linalg.lapack import dpotrf, dtrtri
+from scipy.special import erfcx, ndtr, ndtri
 
 from llmrank.aggregate.comparisons import Comparisons
 from llmrank.aggregate.counts import estimated
 from llmrank.aggregate.diagnosis import limits
+from llmrank.aggregate.products import product, together
 from llmrank.aggregate.results import Floats, Ints, Scores, sentence
 from llmrank.aggregate.tally import Flags, Tally
 from llmrank.errors import InputError
 
 LARGEST_TIE_SHARE = 0.99
+NEGLIGIBLE = 9.0  # standard deviations, beyond which a normal has no mass that a double would show
+AT, WEIGHTS = leggauss(48)  # enough for a dozen digits over those at most 18 deviations
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +48,7 @@ class Posterior(Scores):
         from seeded draws; between equals the pair whose difference is least known.
         """
         top = self._tops(k, draws, seed)
-        only = (top.T @ (1.0 - top)) / draws
+        only = together(top, 1.0 - top) / draws
         variance = self._moments()[1]
         spread = variance.diagonal()[:, None] + variance.diagonal()[None, :] - 2 * variance
         first, second = np.triu_indices(len(self.items), 1)
@@ -69,7 +73,7 @@ class Posterior(Scores):
         """One row a draw: 1 for the k best items, 0 for the others."""
         mean, covariance = self._moments()
         root = np.linalg.cholesky(covariance + 1e-12 * np.trace(covariance) / len(mean) * np.eye(len(mean)))
-        skills = mean + np.random.default_rng(seed).standard_normal((draws, len(mean))) @ root.T
+        skills = mean + product(np.random.default_rng(seed).standard_normal((draws, len(mean))), root.T)
         return tops(skills, k).astype(np.float64)
 
 
@@ -130,6 +134,7 @@ def _propagated(tally: Tally, spread: float) -> tuple[Floats, Floats]:
     precision, shift = np.zeros(len(pair)), np.zeros(len(pair))
     mean, covariance = np.zeros(tally.size), spread**2 * np.eye(tally.size)
     step, before = 1.0, np.inf
+    settled = max(1e-10, 1e-15 * float(weight.max()))  # what is left of a variance's digits beside a large weight
     for sweep in range(500):
         d = mean[first] - mean[second]
         variance = covariance[first, first] + covariance[second, second] - 2 * covariance[first, second]
@@ -143,7 +148,7 @@ def _propagated(tally: Tally, spread: float) -> tuple[Floats, Floats]:
         precision = precision + step * (new_precision - precision)
         shift = shift + step * (new_shift - shift)
         mean, covariance = _joint(tally.size, first, second, weight * precision, weight * shift, spread)
-        if moved < 1e-10:
+        if moved < settled:
             break
     return mean, covariance
 
@@ -156,9 +161,9 @@ def _joint(
     np.add.at(matrix, (second, second), precision)
     np.add.at(matrix, (first, second), -precision)
     np.add.at(matrix, (second, first), -precision)
-    # The inverse of a positive definite matrix by its Cholesky factor, in half the time of a general one.
-    lower = dpotri(dpotrf(matrix, lower=1)[0], lower=1)[0]
-    covariance = np.asarray(lower + lower.T - np.diag(lower.diagonal()), dtype=np.float64)
+    # The inverse of a positive definite matrix by that of its Cholesky factor; dpotri would do it in many threads.
+    root = np.tril(dtrtri(dpotrf(matrix, lower=1)[0], lower=1)[0])
+    covariance = together(root, root)
     pull = np.bincount(first, weights=shift, minlength=size) - np.bincount(second, weights=shift, minlength=size)
     return np.asarray(covariance @ pull), covariance
 
@@ -167,18 +172,38 @@ def _site(centre: Floats, cavity: Floats, outcome: Ints, margin: float) -> tuple
     """Precision and shift of the Gaussian factor that gives the cavity the moments of its product with the outcome."""
     scale = np.sqrt(1 + cavity)
     sign = np.where(outcome < 0, -1.0, 1.0)
-    z = (sign * centre - margin) / scale
-    ratio = np.exp(-0.5 * z**2 - 0.5 * np.log(2 * np.pi) - log_ndtr(z))
-    first = sign * ratio / scale
-    second = -ratio * (ratio + z) / scale**2
+    mean, variance = _above((margin - sign * centre) / scale)
     tied = outcome == 0
     if tied.any():
-        low, high = (-margin - centre[tied]) / scale[tied], (margin - centre[tied]) / scale[tied]
-        mass = np.maximum(ndtr(high) - ndtr(low), 1e-300)
-        dense = [np.exp(-0.5 * end**2) / np.sqrt(2 * np.pi) for end in (low, high)]
-        slope = (dense[0] - dense[1]) / mass
-        first[tied] = slope / scale[tied]
-        second[tied] = ((low * dense[0] - high * dense[1]) / mass - slope**2) / scale[tied] ** 2
-    # first and second are the derivatives of the log of the outcome's probability in the cavity's mean.
-    precision = -second / (1 + cavity * second)
-    return precision, (first - centre * second) / (1 + cavity * second)
+        # A tie is the same seen from either side; from here the interval lies above 0, or around it.
+        sign[tied] = np.where(centre[tied] > 0, -1.0, 1.0)
+        middle, half = np.abs(centre[tied]) / scale[tied], margin / scale[tied]
+        mean[tied], variance[tied] = _between(middle, half)
+    left = 1 + cavity * variance  # of the cavity's variance, in units of what the noise adds to it
+    return (1 - variance) / left, (sign * scale * mean + centre * (1 - variance)) / left
+
+
+def _above(low: Floats) -> tuple[Floats, Floats]:
+    """Mean and variance of a standard normal where it is above `low`."""
+    mean = np.sqrt(2 / np.pi) / erfcx(low / np.sqrt(2))
+    return mean, np.clip(1 - mean * (mean - low), 0.0, 1.0)
+
+
+def _between(middle: Floats, half: Floats) -> tuple[Floats, Floats]:
+    """Mean and variance of a standard normal between middle - half and middle + half, for middle from 0 up.
+
+    By Gauss and Legendre over where it has any mass: differences of its distribution function lose all their digits
+    where the interval is narrow or far out.
+    """
+    low, high = middle - half, middle + half
+    low = np.maximum(low, -NEGLIGIBLE)
+    # Beyond this its density is exp(-NEGLIGIBLE^2 / 2) of what it is at the lower end, or at 0.
+    start = np.maximum(low, 0.0)
+    high = np.minimum(high, start + NEGLIGIBLE**2 / (start + np.sqrt(start**2 + NEGLIGIBLE**2)))
+    beyond = (high - low)[:, None] * (AT + 1) / 2
+    offset = (low - start)[:, None] + beyond
+    mass = WEIGHTS * np.exp(-offset * (start[:, None] + offset / 2))
+    mass /= mass.sum(axis=1, keepdims=True)
+    above = (mass * beyond).sum(axis=1)
+    # Around 0 itself the mean is 0, not what rounding makes of it: items that always tie are equal.
+    return np.where(middle > 0, low + above, 0.0), np.asarray((mass * (beyond - above[:, None]) ** 2).sum(axis=1))

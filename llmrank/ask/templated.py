@@ -5,41 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain, repeat
 from typing import NamedTuple, cast
 
 from llmrank.ask.base import Ask
-from llmrank.ask.examples import Picked
 from llmrank.ask.held import constraint_of
+from llmrank.ask.manner import Manner
+from llmrank.ask.prompting import Prompting
 from llmrank.ask.tally import Tally
 from llmrank.data.types import Document, Query
-from llmrank.flops import Architecture
-from llmrank.llm.client import BackendRefused, Client, Exchange, Named
-from llmrank.llm.types import About, Constraint, Reply, Request, Sampling, capabilities_of, ledger_key
+from llmrank.llm.client import BackendRefused, Exchange, Named
+from llmrank.llm.types import About, Constraint, Reply, Request, Sampling, ledger_key
 from llmrank.questions import Answer, Question, failed, unasked
-from llmrank.templates import Rendered, Shown, Template
-from llmrank.templates.fitting import fit
 from llmrank.templates.parsers.reading import final_part
-from llmrank.templates.prepare import safe, safe_values
-from llmrank.tokens import EstimatedTokens, TokenCounter
 
-PER_MESSAGE = 16  # tokens that a chat template may add around a message
 CONVINCING = 3  # replies without log-probabilities, and none with them: then the server gives none
 SAMPLES = 1009  # samples that a method may take of a question: those of `--samples` lie so far apart
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 PORTIONS = (16, 64)  # prompts that are looked for in the ledger at once; memory holds no more of them
 MOSTLY = 0.75  # share of a portion which the ledger lacks that tells not to look for the rest
-
-
-class Prepared(NamedTuple):
-    """A document's text, made safe once."""
-
-    text: str
-    title: str
-    size: int
-    """Length in bytes: no tokeniser makes more tokens of it."""
 
 
 class Evidence(NamedTuple):
@@ -61,44 +47,6 @@ class Prompt(NamedTuple):
     named: Named
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How questions of a job are put: the same for all its queries."""
-
-    template: Template
-    client: Client
-    context: int = 32_768
-    counter: TokenCounter = EstimatedTokens()
-    passage_tokens: int | None = None
-    temperature: float | None = None
-    max_completion_tokens: int | None = None
-    seed: int = 0
-    whole: bool = False
-    """Texts are never cut: what does not fit as it is does not fit."""
-    architecture: Architecture | None = None
-    """Of the model, where it is known: for the FLOPs that replies take."""
-    constrain: bool = False
-    """Replies are held to what the template asks for, so that nothing can fail to parse."""
-    watched: bool = False
-    """The first replies tell whether the server gives the log-probabilities that the template cannot do without."""
-    retry_format: bool = False
-    retry_failed: bool = False
-    examples: Callable[[Query, Sequence[Document]], Picked] | None = None
-    """Worked examples for a query with these candidates."""
-
-    def sampling(self, n: int) -> Sampling:
-        header = self.template.header
-        temperature = header.temperature if self.temperature is None else self.temperature
-        has_logprobs = "logprobs" in capabilities_of(self.client.backend)
-        return Sampling(
-            max_tokens=self.max_completion_tokens or self.template.completion_tokens(n),
-            temperature=temperature,
-            stop=header.stop,
-            logprobs=header.logprobs if has_logprobs else 0,
-            seed=self.seed if temperature else None,
-        )
-
-
 class TemplateAsk(Ask):
     """Asks one query's questions through a template and a client."""
 
@@ -108,25 +56,13 @@ class TemplateAsk(Ask):
         self._manner = manner
         self.template = manner.template
         self._query = query
-        self._names_items = self.template.question != "grade"
-        told = (query.text, query.description, query.narrative, query.instruction)
-        self._shown_query = Query(query.id, *map(self._safe, told))
         self._tally = tally
         self._sample = sample
-        self._prepared: dict[str, Prepared] = {}
-        self._plain: dict[str, str] = {}
-        """Texts by id that can be shown as they are."""
-        self._tokens: dict[str, int] = {}
-        self._frames: dict[tuple[int | str, ...], int] = {}
         self._samplings: dict[int, Sampling] = {}
-        self._rooms: dict[int, int] = {}
         self._constraints: dict[int, Constraint | None] = {}
         header = manner.template.header
         self._grades = tuple(header.labels.items()) if header.labels else _ends(header.range)
-        picked = manner.examples(query, documents) if manner.examples else Picked()
-        self._examples = picked.examples
-        self._fills = self.template.verbatim and not self._examples and manner.passage_tokens is None
-        tally.kept_out = max(tally.kept_out, picked.kept_out)
+        self._prompting = Prompting(manner, query, tally, documents)
 
     async def answer(self, question: Question) -> Answer:
         return (await self.evidence(question)).answer
@@ -217,7 +153,7 @@ class TemplateAsk(Ask):
         """The request that asks the question, or the answer that it failed: `does-not-fit`."""
         documents = cast(tuple[Document, ...], question.items)
         n, template = len(documents), self.template
-        rendered = self._rendered(documents, question)
+        rendered = self._prompting.rendered(documents, question)
         if rendered is None:
             return failed(question.kind, "does-not-fit")
         sampling = self._samplings.get(n)
@@ -355,115 +291,6 @@ class TemplateAsk(Ask):
         said = ("assistant", reply.text or "(no answer)")
         return replace(request, messages=(*request.messages, said, ("user", restate)))
 
-    def _rendered(self, documents: Sequence[Document], question: Question) -> Rendered | None:
-        """The prompt, its texts cut where it would not fit the context; None where it cannot fit."""
-        manner = self._manner
-        n = len(documents)
-        room = self._rooms.get(n)
-        if room is None:
-            completion = manner.max_completion_tokens or self.template.completion_tokens(n)
-            room = self._rooms[n] = manner.context - completion
-        if self._fills and (filled := self._filled(documents, room)) is not None:
-            return filled
-        given = {name: self._safe(text) for name, text in question.given}
-        prepared = [self._prepared.get(d.id) or self._prepare(d) for d in documents]
-        texts = [p.text for p in prepared]
-        cap = manner.passage_tokens
-        if cap is not None and max((p.size for p in prepared), default=0) > cap:
-            texts = [self._capped(d, p, cap) for d, p in zip(documents, prepared, strict=True)]
-        if sum([p.size for p in prepared]) <= room:
-            rendered = self._render(documents, prepared, texts, given)
-            if _size(rendered) <= room:  # bytes bound tokens from above: nothing need be counted
-                return rendered
-        spare = 0
-        for _ in range(2):  # a template may show a text twice, or metadata: then the excess is taken off as well
-            fitted = self._fitted(documents, texts, room - spare, given)
-            if fitted is None:
-                return None
-            rendered = self._render(documents, prepared, fitted, given)
-            excess = sum(manner.counter.count(text) + PER_MESSAGE for text in _texts(rendered)) - room
-            if excess <= 0:
-                return rendered
-            spare += 2 * excess
-        return None
-
-    def _filled(self, documents: Sequence[Document], room: int) -> Rendered | None:
-        """The prompt where every text can be shown as it is, as most can: one look at all of them together tells."""
-        new = [d for d in documents if d.id not in self._plain]
-        if new:
-            if any(d.title for d in new) or not self._prepared.keys().isdisjoint([d.id for d in new]):
-                return None
-            together = "\n".join([d.text for d in new])
-            if not together.isascii() or self._safe(together) is not together:
-                return None
-            self._plain.update([(d.id, d.text) for d in new])
-        texts = [self._plain[d.id] for d in documents]
-        if sum(map(len, texts)) > room:
-            return None
-        rendered = self.template.filled(self._shown_query, texts)
-        return rendered if _size(rendered) <= room else None
-
-    def _render(
-        self,
-        documents: Sequence[Document],
-        prepared: Sequence[Prepared],
-        texts: Sequence[str],
-        given: dict[str, str],
-    ) -> Rendered:
-        if self.template.verbatim and not self._examples:
-            return self.template.filled(self._shown_query, texts)
-        names = self.template.identifiers(len(documents))
-        together = zip(names, texts, prepared, documents, strict=True)
-        shown = [Shown(name, text, p.title, d.score, safe_values(d.metadata)) for name, text, p, d in together]
-        return self.template.prompt(self._shown_query, shown, given, self._examples)
-
-    def _fitted(
-        self, documents: Sequence[Document], texts: list[str], room: int, given: dict[str, str]
-    ) -> list[str] | None:
-        """The texts, cut so that the prompt has at most so many tokens; None where they cannot be."""
-        counter, n = self._manner.counter, len(documents)
-        frame = self._frames.get((n, *given.values()))
-        if frame is None:
-            empty = [Shown(name, "") for name in self.template.identifiers(n)]
-            said = _texts(self.template.prompt(self._shown_query, empty, given, self._examples))
-            frame = sum(counter.count(text) + PER_MESSAGE for text in said)
-            self._frames[n, *given.values()] = frame
-        sizes = [self._count(d, text) for d, text in zip(documents, texts, strict=True)]
-        if self._manner.whole:
-            return texts if frame + sum(sizes) <= room else None
-        fitted = fit(texts, sizes, room - frame, counter)
-        if fitted is not None:
-            self._tally.cut.update(d.id for d, a, b in zip(documents, texts, fitted, strict=True) if a != b)
-        return fitted
-
-    def _prepare(self, document: Document) -> Prepared:
-        title, text = "", document.text
-        if document.title:
-            title = self._safe(document.title)
-            text = f"{document.title}\n{text}"
-        text = safe(text, identifiers=self._names_items)
-        size = len(text) if text.isascii() else len(text.encode())
-        prepared = self._prepared[document.id] = Prepared(text, title, size)
-        return prepared
-
-    def _safe(self, text: str) -> str:
-        return safe(text, identifiers=self._names_items)
-
-    def _capped(self, document: Document, prepared: Prepared, cap: int) -> str:
-        if prepared.size <= cap or self._count(document, prepared.text) <= cap:
-            return prepared.text
-        self._tally.cut.add(document.id)
-        return self._manner.counter.cut(prepared.text, cap)
-
-    def _count(self, document: Document, text: str) -> int:
-        """Tokens of the document's text, counted once for its full text."""
-        if text is not self._prepared[document.id].text:
-            return self._manner.counter.count(text)
-        tokens = self._tokens.get(document.id)
-        if tokens is None:
-            tokens = self._tokens[document.id] = self._manner.counter.count(text)
-        return tokens
-
 
 def _thought(reply: Reply) -> str:
     """What a reply says of its unfinished reasoning, to its last whole sentence."""
@@ -477,17 +304,6 @@ def _thought(reply: Reply) -> str:
 def _still_thinking(reply: Reply) -> bool:
     """Whether a reply that was cut shows no end of its reasoning."""
     return not (reply.text and reply.reasoning) and final_part(reply.text).start == 0
-
-
-def _texts(rendered: Rendered) -> list[str]:
-    texts = [content for _, content in rendered.messages] if rendered.raw is None else [rendered.raw]
-    return texts if rendered.continuation is None else [*texts, rendered.continuation]
-
-
-def _size(rendered: Rendered) -> int:
-    """Bytes of the prompt, with room for what a chat template adds."""
-    texts = _texts(rendered)
-    return sum([len(t) if t.isascii() else len(t.encode()) for t in texts]) + PER_MESSAGE * len(texts)
 
 
 def _ends(scale: tuple[float, float] | None) -> tuple[tuple[str, float], ...]:

@@ -88,12 +88,13 @@ def aggregate(
     _check("--resample", resample, ("comparisons", "queries"))
     if ties is not None and method != "bradley-terry":
         raise InputError(f"--ties belongs to --method bradley-terry: {method} has its own way with ties, leave it out")
-    if as_json and output == "-":
-        raise InputError("--json and --output - both want stdout: name a file for one of them")
 
     from llmrank.aggregate.methods import method_named
     from llmrank.data.comparisons import read_comparisons
+    from llmrank.jobs.outputs import Outputs
 
+    if output is not None:
+        Outputs(output).check([comparisons], as_json=as_json)
     score = method_named(method)
     table = read_comparisons(comparisons)
     resamples = bootstrap if bootstrap is not None else 0 if method == "trueskill" else 1000

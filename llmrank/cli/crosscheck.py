@@ -7,25 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
 from pydantic import BaseModel, Field
 
 from llmrank.cli.ending import telling_how_to_go_on
 from llmrank.cli.flags import flags, split
+from llmrank.cli.given import BACKEND, AsJson, Manifest, Quiet, checked, flag_of, one_stdin, out_of, read_by
 from llmrank.cli.progress import Progress
-from llmrank.cli.talks import (
-    BACKEND,
-    AsJson,
-    Manifest,
-    Quiet,
-    cells,
-    checked,
-    conclude,
-    counting,
-    file_of,
-    one_stdin,
-    print_table,
-)
+from llmrank.cli.talks import cells, conclude, counting, print_table
 from llmrank.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,12 +26,12 @@ CLAIMS = 5
 class CrossCheckFlags(BaseModel):
     """The flags that say what is checked, and how."""
 
-    queries: Annotated[str | None, file_of("Queries: TSV, JSONL or TREC topics.")] = None
-    items: Annotated[str | None, file_of("Answers: JSONL of query_id, item_id (the system) and text.")] = None
-    backend: Annotated[str | None, file_of(BACKEND, "SPEC")] = None
+    queries: Annotated[str | None, flag_of("Queries: TSV, JSONL or TREC topics.")] = None
+    items: Annotated[str | None, flag_of("Answers: JSONL of query_id, item_id (the system) and text.")] = None
+    backend: Annotated[str | None, flag_of(BACKEND, "SPEC")] = None
     by: Annotated[
         Literal["claims", "sentences"],
-        file_of("What is checked: claims that the model splits an answer into, or its sentences.", "claims|sentences"),
+        flag_of("What is checked: claims that the model splits an answer into, or its sentences.", "claims|sentences"),
     ] = "claims"
     split: Annotated[str, Field(description="Template that splits an answer: a name or a path.")] = "claims/split"
     check: Annotated[str, Field(description="Template that checks a claim: a name or a path.")] = "claims/check"
@@ -52,10 +40,7 @@ class CrossCheckFlags(BaseModel):
 @flags(CrossCheckFlags, Settings)
 def crosscheck(
     *,
-    output: Annotated[
-        str,
-        typer.Option(help="Every answer with its claims and checks.", metavar="OUT.jsonl", rich_help_panel="Output"),
-    ],
+    output: Annotated[str, out_of("Every answer with its claims and checks.", "OUT.jsonl")],
     manifest: Manifest = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -76,19 +61,18 @@ def crosscheck(
     """
     from llmrank.agree.resampling import Resampling
     from llmrank.data.items import ItemInputs
+    from llmrank.jobs.outputs import Outputs
     from llmrank.judge.crosscheck import CrossCheck, system_figures
     from llmrank.judge.talk import rows_text
-    from llmrank.judge.talkjob import Files, ask_all, describe
+    from llmrank.judge.talkjob import ask_all, describe
 
     ours, settings = split(given, CrossCheckFlags, Settings)
     job = checked(CrossCheckFlags, ours, ("queries", "items", "backend"))
     assert job.queries is not None
     assert job.items is not None
     assert job.backend is not None
-    one_stdin({"--queries": job.queries, "--items": job.items})
-    files = Files.of(output, manifest)
-    if as_json:
-        files.leave_stdout()
+    one_stdin(given)
+    files = Outputs(output, manifest=manifest).check(read_by(given), as_json=as_json)
     checker = CrossCheck(backend=job.backend, by=job.by, split=job.split, check=job.check, **settings)
     statuses: Counter[str] = Counter()
     answers: list[CheckedAnswer] = []

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmrank.errors import InputError
+
 if TYPE_CHECKING:
     from llmrank.rerank.ranking import RowTotals
 
@@ -45,8 +47,7 @@ def demo(
     runs = {"first stage (BM25)": read_run(str(collection.RUN))}
     totals: dict[str, RowTotals] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(keep or scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _folder(keep) if keep is not None else Path(scratch)
         for method, judge in JOBS:
             name = f"{method}, {judge.partition(':')[0]} judge"
             output = str(folder / f"{name.replace(', ', '.').replace(' ', '-')}.trec")
@@ -62,6 +63,17 @@ def demo(
         print(json.dumps({"queries": 12, "documents": 240, "runs": rows}))
     else:
         _print(rows, keep)
+
+
+def _folder(keep: str) -> Path:
+    """The folder that is to keep the runs, made where it is not there."""
+    try:
+        Path(keep).mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"--keep {keep}: this is a file; name a folder") from None
+    except OSError as error:
+        raise InputError(f"--keep {keep}: the folder cannot be made ({error.strerror}); name another") from None
+    return Path(keep)
 
 
 def _rerank(method: str, judge: str, output: str) -> RowTotals:

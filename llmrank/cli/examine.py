@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from pydantic import BaseModel, Field
 
 from llmrank.cli.ending import telling_how_to_go_on
 from llmrank.cli.flags import flags, split
+from llmrank.cli.given import AsJson, Manifest, Quiet, checked, flag_of, out_of, read_by
 from llmrank.cli.progress import Progress
-from llmrank.cli.talks import AsJson, Manifest, Quiet, cells, checked, conclude, counting, file_of, print_table
+from llmrank.cli.talks import cells, conclude, counting, print_table
 from llmrank.errors import InputError
 from llmrank.settings import Settings
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class ExamineFlags(BaseModel):
     """The flags that say who examines whom, and on what."""
 
-    subjects: Annotated[str | None, file_of("Subjects: TSV, JSONL or TREC topics, as queries are.")] = None
-    system: Annotated[list[str], file_of("A model to examine; repeat it.", "NAME=SPEC")] = []
-    examiner: Annotated[list[str], file_of("A model that examines; repeat it.", "NAME=SPEC")] = []
+    subjects: Annotated[str | None, flag_of("Subjects: TSV, JSONL or TREC topics, as queries are.")] = None
+    system: Annotated[list[str], flag_of("A model to examine; repeat it.", "NAME=SPEC")] = []
+    examiner: Annotated[list[str], flag_of("A model that examines; repeat it.", "NAME=SPEC")] = []
     peer: Annotated[bool, Field(description="Every system examines all systems, itself too.")] = False
     questions: Annotated[int, Field(ge=1, description="Questions of each examiner on a subject.")] = 3
     rounds: Annotated[int, Field(ge=1, description="Turns of a question: 1 for no follow-ups.")] = 2
@@ -41,18 +41,8 @@ class ExamineFlags(BaseModel):
 @flags(ExamineFlags, Settings)
 def examine(
     *,
-    output: Annotated[
-        str,
-        typer.Option(
-            help="Every question, answer, score and order with its reply.",
-            metavar="OUT.jsonl",
-            rich_help_panel="Output",
-        ),
-    ],
-    report: Annotated[
-        str | None,
-        typer.Option(help="All figures, as JSON.", metavar="OUT.json", rich_help_panel="Output"),
-    ] = None,
+    output: Annotated[str, out_of("Every question, answer, score and order with its reply.", "OUT.jsonl")],
+    report: Annotated[str | None, out_of("All figures, as JSON.", "OUT.json")] = None,
     manifest: Manifest = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -73,20 +63,18 @@ def examine(
     """
     from llmrank.agree.resampling import Resampling
     from llmrank.data.queries import iter_queries
-    from llmrank.jobs.outputs import write
+    from llmrank.jobs.outputs import Outputs, write
     from llmrank.judge.examiner import Examination
     from llmrank.judge.marks import results
     from llmrank.judge.talk import parse_models, rows_text
-    from llmrank.judge.talkjob import Files, ask_all, describe
+    from llmrank.judge.talkjob import ask_all, describe
 
     ours, settings = split(given, ExamineFlags, Settings)
     job = checked(ExamineFlags, ours, ("subjects", "system"))
     assert job.subjects is not None
     if job.peer == bool(job.examiner):
         raise InputError("who examines? Give either --examiner NAME=SPEC, once or more, or --peer")
-    files = Files.of(output, manifest, report=report)
-    if as_json:
-        files.leave_stdout()
+    files = Outputs(output, manifest=manifest, report=report).check(read_by(given), as_json=as_json)
     examination = Examination(
         parse_models(job.system, "--system"),
         parse_models(job.examiner, "--examiner") or None,

@@ -48,7 +48,7 @@ def flags(*models: type[BaseModel]) -> Callable[[Command], Command]:
 
         def run(**values: Any) -> Any:
             for name, items in (values.pop("config") or {}).items():
-                values[name] = items + (values[name] or [])  # of two with one key the later counts: the flag's
+                values[name] = items + (values.get(name) or [])  # of two with one key the later counts: the flag's
             return command(**{name: value for name, value in values.items() if value is not None and value != []})
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -131,7 +131,7 @@ def _config_parameter() -> inspect.Parameter:
 
 
 def _read_config(context: typer.Context, path: str | None) -> Any:
-    """Makes the file's values the defaults of all flags; returns those of flags that may be given several times."""
+    """Makes the file's values the defaults of all flags; returns its path and what may be given several times."""
     if path is None:
         return None
     flag_of = {
@@ -141,7 +141,7 @@ def _read_config(context: typer.Context, path: str | None) -> Any:
         if name.startswith("--") and parameter.name != "config"
     }
     defaults: dict[str, Any] = {}
-    lists: dict[str, list[str]] = {}
+    lists: dict[str, list[str]] = {"config": [path]}
     for key, value in _mapping(path).items():
         if key in STRUCTURED:
             lists.setdefault("option", []).append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")

@@ -21,7 +21,9 @@ def fuse(
     from llmrank import fusion
     from llmrank.data.files import writing
     from llmrank.data.run import format_ranking, read_run
+    from llmrank.jobs.outputs import Outputs
 
+    Outputs(output).check(runs)
     read = [read_run(path) for path in runs]
     with writing(output) as file:
         for topic, doc_ids, scores in fusion.fuse(read, method, weight or None):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from llmrank.cli.flags import key_values
+from llmrank.cli.given import BACKEND, checked, flag_of, one_stdin
 from llmrank.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,34 +17,20 @@ if TYPE_CHECKING:
     from llmrank.templates import Template
 
 
-def _file(text: str) -> Any:
-    return Field(description=text, json_schema_extra={"metavar": "FILE"})
-
-
 class RerankFlags(BaseModel):
     """The flags that say what is reranked, and how."""
 
-    queries: Annotated[str | None, _file("Queries: TSV, JSONL or TREC topics.")] = None
-    corpus: Annotated[str | None, _file("Documents: TSV or JSONL.")] = None
-    run: Annotated[str | None, _file("First-stage run, TREC six columns.")] = None
-    requests: Annotated[str | None, _file("JSONL of queries with their candidates, in place of the three above.")] = (
+    queries: Annotated[str | None, flag_of("Queries: TSV, JSONL or TREC topics.")] = None
+    corpus: Annotated[str | None, flag_of("Documents: TSV or JSONL.")] = None
+    run: Annotated[str | None, flag_of("First-stage run, TREC six columns.")] = None
+    requests: Annotated[str | None, flag_of("JSONL of queries with their candidates, in place of the three above.")] = (
         None
     )
-    backend: Annotated[
-        str | None,
-        Field(
-            description="openai:MODEL, simulated:QRELS, lexical, replay:LEDGER.", json_schema_extra={"metavar": "SPEC"}
-        ),
-    ] = None
+    backend: Annotated[str | None, flag_of(BACKEND, "SPEC")] = None
     method: Annotated[str, Field(description="`llmrank methods` lists them.")] = "sliding-window"
     template: Annotated[str | None, Field(description="Name or path; else the method's own.")] = None
-    template_variable: Annotated[
-        list[str],
-        Field(description="A variable of the template's own.", json_schema_extra={"metavar": "KEY=VALUE"}),
-    ] = []
-    option: Annotated[
-        list[str], Field(description="Option of the method.", json_schema_extra={"metavar": "KEY=VALUE"})
-    ] = []
+    template_variable: Annotated[list[str], flag_of("A variable of the template's own.", "KEY=VALUE")] = []
+    option: Annotated[list[str], flag_of("Option of the method.", "KEY=VALUE")] = []
     constrain: Annotated[
         bool, Field(description="Hold replies to what was asked for, where the backend can: nothing fails to parse.")
     ] = False
@@ -52,23 +39,15 @@ class RerankFlags(BaseModel):
 
 def rerank_flags(given: dict[str, Any]) -> RerankFlags:
     """The flags as given. Raises InputError where they do not go together."""
-    try:
-        flags = RerankFlags(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"--{first['loc'][0]} {first['input']}: {first['msg']}") from None
+    flags = checked(RerankFlags, given)
     triple = {"--queries": flags.queries, "--corpus": flags.corpus, "--run": flags.run}
     if flags.requests is not None:
         if named := [flag for flag, value in triple.items() if value is not None]:
             raise InputError(f"--requests stands in place of --queries, --corpus and --run; leave out {named[0]}")
     elif missing := [flag for flag, value in triple.items() if value is None]:
         raise InputError(f"{missing[0]} is missing: name --queries, --corpus and --run, or --requests")
-    if flags.backend is None:
-        raise InputError("--backend is missing: name the model, for example --backend openai:gpt-4o-mini")
-    named_stdin = [flag for flag, value in (triple | {"--requests": flags.requests}).items() if value == "-"]
-    if len(named_stdin) > 1:
-        raise InputError(f"{' and '.join(named_stdin)}: only one of them can be standard input")
-    return flags
+    one_stdin(given)
+    return checked(RerankFlags, given, ("backend",))
 
 
 def make_reranker(flags: RerankFlags, settings: dict[str, Any], *, keep_answers: bool = False) -> Reranker:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from llmrank.cli.commands import say
 from llmrank.cli.ending import bill, conclude, place_of, tell_origins, telling_how_to_go_on
 from llmrank.cli.flags import flags, key_values, split
+from llmrank.cli.given import BACKEND, AsJson, Manifest, Quiet, checked, flag_of, one_stdin, out_of, read_by
 from llmrank.cli.jobs import variables
 from llmrank.cli.progress import Progress
 from llmrank.errors import InputError
@@ -23,53 +23,49 @@ if TYPE_CHECKING:
     from llmrank.judge.judge import Labeller
 
 
-def _file(text: str, metavar: str = "FILE") -> Any:
-    return Field(description=text, json_schema_extra={"metavar": metavar})
-
-
 class JudgeFlags(BaseModel):
     """The flags that say what is judged, and how."""
 
-    queries: Annotated[str | None, _file("Queries: TSV, JSONL or TREC topics.")] = None
-    corpus: Annotated[str | None, _file("Documents: TSV or JSONL.")] = None
-    pairs: Annotated[str | None, _file("Pairs to judge: `qid docid` a line, TSV or JSONL.")] = None
-    run: Annotated[list[str], _file("Run whose first documents are judged; repeat it to pool several.")] = []
-    pool_depth: Annotated[int | None, _file("How many of a topic's first documents of each run are pooled.", "K")] = (
+    queries: Annotated[str | None, flag_of("Queries: TSV, JSONL or TREC topics.")] = None
+    corpus: Annotated[str | None, flag_of("Documents: TSV or JSONL.")] = None
+    pairs: Annotated[str | None, flag_of("Pairs to judge: `qid docid` a line, TSV or JSONL.")] = None
+    run: Annotated[list[str], flag_of("Run whose first documents are judged; repeat it to pool several.")] = []
+    pool_depth: Annotated[int | None, flag_of("How many of a topic's first documents of each run are pooled.", "K")] = (
         None
     )
     qrels: Annotated[
         str | None,
-        _file("Existing judgments, for --holes-only and --strata grade; alone, their pairs are judged."),
+        flag_of("Existing judgments, for --holes-only and --strata grade; alone, their pairs are judged."),
     ] = None
     holes_only: Annotated[
         bool, Field(description="Judge only what --qrels lacks; its own lines come out as they are.")
     ] = False
-    sample: Annotated[int | None, _file("Judge only so many of the pairs, drawn by --seed.", "N")] = None
+    sample: Annotated[int | None, flag_of("Judge only so many of the pairs, drawn by --seed.", "N")] = None
     strata: Annotated[
-        str | None, _file("Draw as many of each rank, grade or disagreement of the runs.", "rank|grade|disagreement")
+        str | None, flag_of("Draw as many of each rank, grade or disagreement of the runs.", "rank|grade|disagreement")
     ] = None
-    backend: Annotated[str | None, _file("openai:MODEL, simulated:QRELS, lexical, replay:LEDGER.", "SPEC")] = None
+    backend: Annotated[str | None, flag_of(BACKEND, "SPEC")] = None
     template: Annotated[str, Field(description="Recipe, or template that grades: a name or a path.")] = (
         "relevance/umbrela"
     )
-    template_variable: Annotated[list[str], _file("A variable of the template's own.", "KEY=VALUE")] = []
-    option: Annotated[list[str], _file("Option of the recipe.", "KEY=VALUE")] = []
+    template_variable: Annotated[list[str], flag_of("A variable of the template's own.", "KEY=VALUE")] = []
+    option: Annotated[list[str], flag_of("Option of the recipe.", "KEY=VALUE")] = []
     constrain: Annotated[
         bool, Field(description="Hold the reply to the labels, where the backend can: nothing fails to parse.")
     ] = False
     on_failure: Annotated[
         str,
-        _file(
+        flag_of(
             "A failed label is left out (drop), makes the job exit with 3 (error), or is written as this grade.",
             "drop|error|GRADE",
         ),
     ] = "drop"
     judge: Annotated[
-        list[str], _file("A judge of a panel, in place of --backend; repeat it.", "NAME=BACKEND[@TEMPLATE]")
+        list[str], flag_of("A judge of a panel, in place of --backend; repeat it.", "NAME=BACKEND[@TEMPLATE]")
     ] = []
     panel: Annotated[
         str | None,
-        _file(
+        flag_of(
             "How the judges' labels become one: majority (the default), strict, mean, median, dawid-skene, glad, exam, "
             "peer-rank, discussion.",
             "RULE",
@@ -77,9 +73,9 @@ class JudgeFlags(BaseModel):
     ] = None
     escalate: Annotated[
         float | None,
-        _file("Ask the judges in their order, each only where those before are less sure than this.", "MARGIN"),
+        flag_of("Ask the judges in their order, each only where those before are less sure than this.", "MARGIN"),
     ] = None
-    exam: Annotated[str | None, _file("Human judgments that judges must pass, for --panel exam.", "QRELS")] = None
+    exam: Annotated[str | None, flag_of("Human judgments that judges must pass, for --panel exam.", "QRELS")] = None
     pass_mark: Annotated[
         float | None, Field(ge=0, le=1, description="Share of right answers that passes; else above chance.")
     ] = None
@@ -88,30 +84,12 @@ class JudgeFlags(BaseModel):
 @flags(JudgeFlags, Settings)
 def judge(
     *,
-    output: Annotated[
-        str, typer.Option(help="The judgments, TREC qrels.", metavar="OUT.qrels", rich_help_panel="Output")
-    ],
-    judgments: Annotated[
-        str | None,
-        typer.Option(
-            help="Every label with its reply, key and distribution.", metavar="OUT.jsonl", rich_help_panel="Output"
-        ),
-    ] = None,
-    report: Annotated[
-        str | None,
-        typer.Option(help="Counts by query and template, as JSON.", metavar="OUT.json", rich_help_panel="Output"),
-    ] = None,
-    manifest: Annotated[
-        str | None,
-        typer.Option(help="Everything needed to repeat the job.", metavar="OUT.json", rich_help_panel="Output"),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the totals as one JSON object.", rich_help_panel="Output")
-    ] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", "-q", help="No progress and no summary; errors still show.", rich_help_panel="Output"),
-    ] = False,
+    output: Annotated[str, out_of("The judgments, TREC qrels.", "OUT.qrels")],
+    judgments: Annotated[str | None, out_of("Every label with its reply, key and distribution.", "OUT.jsonl")] = None,
+    report: Annotated[str | None, out_of("Counts by query and template, as JSON.", "OUT.json")] = None,
+    manifest: Manifest = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     **given: Any,
 ) -> int:
     """Judge relevance with a large language model, and write qrels.
@@ -133,12 +111,9 @@ def judge(
     ours, settings = split(given, JudgeFlags, Settings)
     job = judge_flags(ours)
     on_failure = _on_failure(job.on_failure)
-    outputs = Outputs(output, report, manifest, judgments=judgments)
-    outputs.check()
     # A qrels may be filled up in place: its own lines stay.
-    outputs.spare([job.queries, job.corpus, job.pairs, *job.run, job.exam, None if job.holes_only else job.qrels])
-    if as_json:
-        outputs.leave_stdout()
+    read = {name: value for name, value in given.items() if not (job.holes_only and name == "qrels")}
+    outputs = Outputs(output, report, manifest, judgments=judgments).check(read_by(read), as_json=as_json)
     labeller = make_labeller(job, settings)
     with open_inputs(job, settings, labeller) as inputs:
         result = _run(job, labeller, inputs, outputs, on_failure, quiet)
@@ -149,26 +124,16 @@ def judge(
 
 def judge_flags(given: dict[str, Any]) -> JudgeFlags:
     """The flags as given. Raises InputError where they do not go together."""
-    try:
-        job = JudgeFlags(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"--{str(first['loc'][0]).replace('_', '-')} {first['input']}: {first['msg']}") from None
-    if missing := [f"--{name}" for name in ("queries", "corpus") if getattr(job, name) is None]:
-        raise InputError(f"{missing[0]} is missing: name --queries and --corpus")
+    job = checked(JudgeFlags, given, ("queries", "corpus", *(() if given.get("judge") else ("backend",))))
     if job.strata not in (None, "rank", "grade", "disagreement"):
         raise InputError(f"--strata {job.strata}: there are rank, grade and disagreement")
     if job.judge and job.backend is not None:
         raise InputError("--judge names the models of a panel; leave out --backend, or add it as one more --judge")
-    if not job.judge and job.backend is None:
-        raise InputError("--backend is missing: name the model, for example --backend openai:gpt-4o-mini")
     if len(job.judge) < 2 and (
         alone := [f"--{n}" for n in ("panel", "escalate", "exam") if getattr(job, n) is not None]
     ):
         raise InputError(f"{alone[0]} is about a panel: name at least two judges with --judge NAME=BACKEND")
-    named = [job.queries, job.corpus, job.pairs, *job.run, job.qrels, job.exam]
-    if named.count("-") > 1:
-        raise InputError("only one of the inputs can be - (standard input)")
+    one_stdin(given)
     return job
 
 

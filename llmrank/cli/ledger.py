@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,10 +89,10 @@ def export(
     Example: llmrank ledger export --output replies.jsonl
     """
     from llmrank.data.files import writing
+    from llmrank.jobs.outputs import Outputs
 
-    if as_json and output == "-":
-        raise InputError("--json and --output -: both would write to standard output; name a file")
     book, count = _open(ledger), 0
+    Outputs(output).check([str(book.path)], as_json=as_json)
     with writing(output) as file:
         for row in book.rows():
             file.write(json.dumps(_record(book, row)) + "\n")
@@ -112,7 +113,10 @@ def merge(
     from llmrank.llm.ledger import Ledger, default_path
 
     books = [_open(source) for source in sources]  # all of them, before anything is written
-    into = Ledger(ledger or default_path())
+    place = Path(ledger) if ledger is not None else default_path()
+    if twin := next((source for source in sources if os.path.realpath(source) == os.path.realpath(place)), None):
+        raise InputError(f"--ledger {place}: {twin} is the same file; name only other ledgers to take replies from")
+    into = Ledger(place)
     counts = []
     for book in books:
         added, seen, batch = 0, 0, list[Any]()

@@ -163,7 +163,7 @@ def _complain(error: Exception) -> int:
         text, code = str(error), error.exit_code
     elif (said := getattr(error, "format_message", None)) is not None:  # bad usage, in typer's own words
         usage = getattr(error, "ctx", None)
-        text, code = said().rstrip("."), 2
+        text, code = said().rstrip(".").replace(": Value error, ", ": "), 2
         text += f"; see `{usage.command_path} --help`" if usage is not None else ""
     elif isinstance(error, OSError):
         place = error.filename or "reading or writing failed"

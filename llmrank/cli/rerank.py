@@ -10,6 +10,7 @@ import typer
 from llmrank.cli.commands import say
 from llmrank.cli.ending import by_questions, conclude, place_of, tell_origins, telling_how_to_go_on
 from llmrank.cli.flags import flags, split
+from llmrank.cli.given import AsJson, Manifest, Quiet, out_of, read_by
 from llmrank.cli.jobs import RerankFlags, check_sizes, make_reranker, open_inputs, rerank_flags
 from llmrank.cli.progress import Progress, expected_questions
 from llmrank.errors import InputError
@@ -24,27 +25,11 @@ if TYPE_CHECKING:
 @flags(RerankFlags, Settings)
 def rerank(
     *,
-    output: Annotated[
-        str,
-        typer.Option(
-            help="The new run, TREC six columns; - for standard output.", metavar="OUT.trec", rich_help_panel="Output"
-        ),
-    ],
-    report: Annotated[
-        str | None,
-        typer.Option(help="How each query came about, as JSON.", metavar="OUT.json", rich_help_panel="Output"),
-    ] = None,
-    manifest: Annotated[
-        str | None,
-        typer.Option(help="Everything needed to repeat the job.", metavar="OUT.json", rich_help_panel="Output"),
-    ] = None,
+    output: Annotated[str, out_of("The new run, TREC six columns; - for standard output.", "OUT.trec")],
+    report: Annotated[str | None, out_of("How each query came about, as JSON.", "OUT.json")] = None,
+    manifest: Manifest = None,
     teacher: Annotated[
-        str | None,
-        typer.Option(
-            help="Order, scores and asked pairs of each query, to train a student from.",
-            metavar="OUT.jsonl",
-            rich_help_panel="Output",
-        ),
+        str | None, out_of("Order, scores and asked pairs of each query, to train a student from.", "OUT.jsonl")
     ] = None,
     uncertainty: Annotated[
         bool,
@@ -54,13 +39,8 @@ def rerank(
             rich_help_panel="Output",
         ),
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the totals as one JSON object.", rich_help_panel="Output")
-    ] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", "-q", help="No progress and no summary; errors still show.", rich_help_panel="Output"),
-    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     **given: Any,
 ) -> int:
     """Rerank a run with a large language model.
@@ -77,12 +57,9 @@ def rerank(
 
     ours, settings = split(given, RerankFlags, Settings)
     job = rerank_flags(ours)
-    outputs = Outputs(output, report, manifest, teacher)
-    outputs.check()
+    outputs = Outputs(output, report, manifest, teacher).check(read_by(given), as_json=as_json)
     if uncertainty and report is None:
         raise InputError("--uncertainty tells of each document in the report; name one with --report OUT.json")
-    if as_json:
-        outputs.leave_stdout()
     reranker = make_reranker(job, settings, keep_answers=uncertainty or teacher is not None)
     if uncertainty:
         _check_compares(reranker)

@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from pydantic import BaseModel, Field
 
 from llmrank.cli.ending import telling_how_to_go_on
 from llmrank.cli.flags import flags, split
+from llmrank.cli.given import BACKEND, AsJson, Manifest, Quiet, checked, flag_of, one_stdin, out_of, read_by
 from llmrank.cli.progress import Progress
-from llmrank.cli.talks import BACKEND, AsJson, Manifest, Quiet, checked, conclude, counting, file_of, one_stdin
+from llmrank.cli.talks import conclude, counting
 from llmrank.errors import InputError
 from llmrank.settings import Settings
 
@@ -25,46 +25,42 @@ if TYPE_CHECKING:
 class TopicsFlags(BaseModel):
     """The flags that say what queries are written for, how, and what they must pass."""
 
-    corpus: Annotated[str | None, file_of("Documents: TSV or JSONL.")] = None
-    backend: Annotated[str | None, file_of(BACKEND, "SPEC")] = None
+    corpus: Annotated[str | None, flag_of("Documents: TSV or JSONL.")] = None
+    backend: Annotated[str | None, flag_of(BACKEND, "SPEC")] = None
     template: Annotated[str, Field(description="Template that writes a query: a name or a path.")] = "topics/query"
     documents: Annotated[int, Field(ge=1, description="Documents to write for, drawn by --seed.")] = 100
     each: Annotated[int, Field(ge=1, description="Queries for each of them.")] = 1
     example_queries: Annotated[
-        str | None, file_of("Judged queries to show as examples, with --example-qrels; else --examples.")
+        str | None, flag_of("Judged queries to show as examples, with --example-qrels; else --examples.")
     ] = None
-    example_qrels: Annotated[str | None, file_of("Their judgments; the documents come from the corpus.")] = None
+    example_qrels: Annotated[str | None, flag_of("Their judgments; the documents come from the corpus.")] = None
     top: Annotated[
         int, Field(ge=0, description="Keep a query whose document BM25 ranks so high in the corpus; 0: any.")
     ] = 20
     run: Annotated[
         str | None,
-        file_of("A run over the written queries; its rank must be as high too. Make it from an earlier --output."),
+        flag_of("A run over the written queries; its rank must be as high too. Make it from an earlier --output."),
     ] = None
     check: Annotated[
-        str | None, file_of("Template that grades: the source must come out on top of the best by BM25.", "TEMPLATE")
+        str | None, flag_of("Template that grades: the source must come out on top of the best by BM25.", "TEMPLATE")
     ] = None
-    check_backend: Annotated[str | None, file_of("The model that grades; else --backend.", "SPEC")] = None
+    check_backend: Annotated[str | None, flag_of("The model that grades; else --backend.", "SPEC")] = None
     check_depth: Annotated[int, Field(ge=1, description="How many of the best by BM25 are graded.")] = 10
     check_top: Annotated[int, Field(ge=0, description="How high the source must stand among them; 0: any.")] = 1
     negatives: Annotated[int, Field(ge=1, description="Negatives for each query in --triples.")] = 1
     negative_depth: Annotated[int, Field(ge=1, description="They are drawn from so many of the best by BM25.")] = 100
 
 
-def _out(text: str, metavar: str) -> Any:
-    return typer.Option(help=text, metavar=metavar, rich_help_panel="Output")
-
-
 @flags(TopicsFlags, Settings)
 def topics(
     *,
-    output: Annotated[str, _out("The queries that are kept: JSONL by its name, else TSV.", "OUT.tsv")],
-    qrels: Annotated[str | None, _out("Grade 1 for each query's source document.", "OUT.qrels")] = None,
+    output: Annotated[str, out_of("The queries that are kept: JSONL by its name, else TSV.", "OUT.tsv")],
+    qrels: Annotated[str | None, out_of("Grade 1 for each query's source document.", "OUT.qrels")] = None,
     provenance: Annotated[
-        str | None, _out("Every query that was written: source, reply, ranks, kept or why not.", "OUT.jsonl")
+        str | None, out_of("Every query that was written: source, reply, ranks, kept or why not.", "OUT.jsonl")
     ] = None,
     triples: Annotated[
-        str | None, _out("Query, positive, negative for training: texts and scores as JSONL, else ids.", "OUT.jsonl")
+        str | None, out_of("Query, positive, negative for training: texts and scores as JSONL, else ids.", "OUT.jsonl")
     ] = None,
     manifest: Manifest = None,
     as_json: AsJson = False,
@@ -85,7 +81,8 @@ def topics(
     --backend openai:gpt-4o-mini --output topics.tsv --qrels topics.qrels --provenance topics.jsonl
     """
     from llmrank.data.files import spooled
-    from llmrank.judge.talkjob import Files, describe
+    from llmrank.jobs.outputs import Outputs
+    from llmrank.judge.talkjob import describe
     from llmrank.judge.topicjob import corpus_of, documents_of, run_topics
     from llmrank.judge.topics import Checker, Writer
 
@@ -93,10 +90,10 @@ def topics(
     job = checked(TopicsFlags, ours, ("corpus", "backend"))
     assert job.corpus is not None
     assert job.backend is not None
+    one_stdin(given)
     _check(job, settings)
-    files = Files.of(output, manifest, qrels=qrels, provenance=provenance, triples=triples)
-    if as_json:
-        files.leave_stdout()
+    outputs = Outputs(output, manifest=manifest, qrels=qrels, provenance=provenance, triples=triples)
+    files = outputs.check(read_by(given), as_json=as_json)
     with spooled(job.corpus) as source:
         training, name = _training(job, settings, source)
         writer = Writer(
@@ -145,7 +142,6 @@ def topics(
 
 def _check(job: TopicsFlags, settings: dict[str, Any]) -> None:
     pair = {"--example-queries": job.example_queries, "--example-qrels": job.example_qrels}
-    one_stdin({"--corpus": job.corpus, "--run": job.run, "--examples": settings.get("examples"), **pair})
     if missing := [flag for flag, path in pair.items() if path is None]:
         if len(missing) == 1:
             raise InputError(f"{missing[0]} is missing: examples from judgments need queries and qrels")

@@ -6,24 +6,13 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
 from pydantic import BaseModel, Field
 
 from llmrank.cli.ending import telling_how_to_go_on
 from llmrank.cli.flags import flags, split
+from llmrank.cli.given import BACKEND, AsJson, Manifest, Quiet, checked, flag_of, out_of, read_by
 from llmrank.cli.progress import Progress
-from llmrank.cli.talks import (
-    BACKEND,
-    AsJson,
-    Manifest,
-    Quiet,
-    cells,
-    checked,
-    conclude,
-    counting,
-    file_of,
-    print_table,
-)
+from llmrank.cli.talks import cells, conclude, counting, print_table
 from llmrank.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,22 +23,19 @@ if TYPE_CHECKING:
 class TraceFlags(BaseModel):
     """The flags that say what is examined, and how."""
 
-    answers: Annotated[str | None, file_of("JSONL of query_id, question, passages, response, maybe item_id.")] = None
-    backend: Annotated[str | None, file_of(BACKEND, "SPEC")] = None
+    answers: Annotated[str | None, flag_of("JSONL of query_id, question, passages, response, maybe item_id.")] = None
+    backend: Annotated[str | None, flag_of(BACKEND, "SPEC")] = None
     template: Annotated[str, Field(description="Template that names sentences: a name or a path.")] = "rag/sentences"
     unit: Annotated[
         Literal["sentences", "characters"],
-        file_of("How long a sentence is: 1, or its characters.", "sentences|characters"),
+        flag_of("How long a sentence is: 1, or its characters.", "sentences|characters"),
     ] = "sentences"
 
 
 @flags(TraceFlags, Settings)
 def trace(
     *,
-    output: Annotated[
-        str,
-        typer.Option(help="Every answer with its figures and reply.", metavar="OUT.jsonl", rich_help_panel="Output"),
-    ],
+    output: Annotated[str, out_of("Every answer with its figures and reply.", "OUT.jsonl")],
     manifest: Manifest = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -69,17 +55,16 @@ def trace(
     """
     from llmrank.agree.resampling import Resampling
     from llmrank.data.files import spooled
+    from llmrank.jobs.outputs import Outputs
     from llmrank.judge.rag import Tracer, iter_answers, trace_figures
     from llmrank.judge.talk import rows_text
-    from llmrank.judge.talkjob import Files, ask_all, describe
+    from llmrank.judge.talkjob import ask_all, describe
 
     ours, settings = split(given, TraceFlags, Settings)
     job = checked(TraceFlags, ours, ("answers", "backend"))
     assert job.answers is not None
     assert job.backend is not None
-    files = Files.of(output, manifest)
-    if as_json:
-        files.leave_stdout()
+    files = Outputs(output, manifest=manifest).check(read_by(given), as_json=as_json)
     tracer = Tracer(backend=job.backend, template=job.template, unit=job.unit, **settings)
     statuses: Counter[str] = Counter()
     traces: list[tuple[str, Trace]] = []

@@ -21,6 +21,9 @@ class Outputs(NamedTuple):
     manifest: str | None = None
     teacher: str | None = None
     judgments: str | None = None
+    qrels: str | None = None
+    provenance: str | None = None
+    triples: str | None = None
 
     @property
     def partial(self) -> str | None:
@@ -33,38 +36,37 @@ class Outputs(NamedTuple):
         """The files that are wanted, by the flags that name them."""
         return {f"--{name}": path for name, path in self._asdict().items() if path is not None}
 
-    def check(self) -> None:
-        """What can be told before anything is asked: raises InputError for a path that cannot be written."""
+    def check(self, read: Iterable[str | None] = (), *, as_json: bool = False) -> Outputs:
+        """Itself, once all is told that can be before anything is asked.
+
+        Raises InputError for a path that cannot be written, that takes the place of one of the files that are `read`,
+        or that is standard output where `as_json` has its one object there.
+        """
+        for flag, path in self.by_flag.items():
+            _check_writable(flag, path)
+        self._check_apart()
+        self._check_spares(read)
+        if as_json and (taken := [flag for flag, path in self.by_flag.items() if path == "-"]):
+            raise InputError(f"--json and {taken[0]} -: both would write to standard output; name a file for one")
+        return self
+
+    def _check_apart(self) -> None:
         given = self.by_flag
-        for flag, path in given.items():
-            folder = os.path.dirname(os.path.realpath(path))
-            if not path:
-                raise InputError(f"{flag}: the name is empty; name a file")
-            if path == "-":
-                continue
-            if not os.path.isdir(folder):
-                raise InputError(f"{flag} {path}: the folder {folder} does not exist; make it first")
-            if os.path.isdir(path):
-                raise InputError(f"{flag} {path}: this is a folder; name a file")
-            if not os.access(path if _is_special(path) else folder, os.W_OK):
-                raise InputError(f"{flag} {path}: no permission to write there; name a file in another folder")
         places = {flag: path if path == "-" else os.path.realpath(path) for flag, path in given.items()}
         for flag, place in places.items():
             twin = next(other for other, at in places.items() if at == place)
             if twin != flag and (place == "-" or not _is_special(place)):
                 raise InputError(f"{twin} and {flag} are both {given[flag]}; name two files")
 
-    def spare(self, inputs: Iterable[str | None]) -> None:
-        """Raises InputError where an output would take the place of one of the inputs."""
-        read = {os.path.realpath(path) for path in inputs if path is not None and path != "-"}
-        for flag, path in self.by_flag.items():
-            if not _is_special(path) and os.path.realpath(path) in read:
-                raise InputError(f"{flag} {path}: this file is read as well, and would be lost; name another")
-
-    def leave_stdout(self) -> None:
-        """Raises InputError where a file goes to standard output, on which --json prints its one object."""
-        if taken := [flag for flag, path in self.by_flag.items() if path == "-"]:
-            raise InputError(f"--json and {taken[0]} -: both would write to standard output; name a file for one")
+    def _check_spares(self, read: Iterable[str | None]) -> None:
+        inputs = {os.path.realpath(path) for path in read if path not in (None, "", "-")}
+        written = [(flag, path, path) for flag, path in self.by_flag.items()]
+        if self.partial is not None:
+            written.append(("--output", self.output, self.partial))
+        for flag, path, place in written:
+            if not _is_special(place) and os.path.realpath(place) in inputs:
+                which = "this file" if place == path else f"{place}, where the results so far stand,"
+                raise InputError(f"{flag} {path}: {which} is read as well, and would be lost; name another")
 
     def finish(self, lines: Spool) -> None:
         """Gives the main output its name, its blocks in order."""
@@ -102,6 +104,20 @@ def naming(path: str) -> Iterator[None]:
     except LlmrankError as failure:
         failure.exit_code = 1
         raise
+
+
+def _check_writable(flag: str, path: str) -> None:
+    if not path:
+        raise InputError(f"{flag}: the name is empty; name a file")
+    if path == "-":
+        return
+    folder = os.path.dirname(os.path.realpath(path))
+    if not os.path.isdir(folder):
+        raise InputError(f"{flag} {path}: the folder {folder} does not exist; make it first")
+    if os.path.isdir(path):
+        raise InputError(f"{flag} {path}: this is a folder; name a file")
+    if not os.access(path if _is_special(path) else folder, os.W_OK):
+        raise InputError(f"{flag} {path}: no permission to write there; name a file in another folder")
 
 
 def _is_special(path: str) -> bool:

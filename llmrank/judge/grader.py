@@ -10,9 +10,10 @@ from statistics import fmean
 from typing import Any, NamedTuple, cast
 
 from llmrank.ask.base import Ask, Remember
+from llmrank.ask.manner import Manner
 from llmrank.ask.passages import COUNT, WORDS, Combination, Passages, Splitting
 from llmrank.ask.tally import Tally
-from llmrank.ask.templated import Evidence, Manner, TemplateAsk
+from llmrank.ask.templated import Evidence, TemplateAsk
 from llmrank.data.types import Document, Query
 from llmrank.errors import InputError
 from llmrank.judge.judgment import Judgment, Source, whole

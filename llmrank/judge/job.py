@@ -69,7 +69,7 @@ def run_judging(
     votes = _Votes(labeller) if isinstance(labeller, Panel) else None
 
     def take(_: int, labelled: Labelled) -> None:
-        result.totals.spent(labelled)
+        result.totals.add(labelled)
         for place, verdict in zip(labelled.pairs.places, labelled.verdicts, strict=True):
             files.members(place, verdict.members)
             if votes is not None:

@@ -12,6 +12,7 @@ import orjson
 
 from llmrank.ask.tally import Tally
 from llmrank.data.types import Document, Query
+from llmrank.jobs.totals import AskedTotals
 from llmrank.questions import Status
 
 
@@ -139,11 +140,8 @@ class Labelled(NamedTuple):
     """What each template was asked, and what it cost."""
 
 
-SUMMED = ("questions", "ok", "repaired", "failed", "reused", "calls", "prompt_tokens", "completion_tokens")
-
-
 @dataclass(slots=True)
-class JudgeTotals:
+class JudgeTotals(AskedTotals):
     """The sums of a job."""
 
     pairs: int = 0
@@ -152,31 +150,14 @@ class JudgeTotals:
     grades: Counter[int] = field(default_factory=Counter)
     why: Counter[str] = field(default_factory=Counter)
     """How often a label failed for each reason."""
-    repairs: Counter[str] = field(default_factory=Counter)
-    sums: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    """How often a question failed for each reason."""
-    cut: int = 0
-    cost: float | None = None
-    templates: dict[str, Counter[str]] = field(default_factory=dict)
-    """What each template was asked, and how its replies were read."""
     first_failure: Judgment | None = None
     """Of the failed labels the one that stands first in the job."""
     _first: int = 0
 
-    def spent(self, labelled: Labelled) -> None:
+    def add(self, labelled: Labelled) -> None:
         """Counts what was asked and what it cost."""
         self.pairs += len(labelled.verdicts)
-        for template, tally in labelled.tallies:
-            counts = self.templates.setdefault(template, Counter())
-            for name in SUMMED:
-                self.sums[name] += getattr(tally, name)
-                counts[name] += getattr(tally, name)
-            self.reasons.update(tally.reasons)
-            self.repairs.update(tally.repairs)
-            self.cut += len(tally.cut)
-            if tally.cost is not None:
-                self.cost = (self.cost or 0.0) + tally.cost
+        self.spent(labelled.tallies)
 
     def add_label(self, place: int, judgment: Judgment) -> None:
         """Counts one label."""
@@ -188,25 +169,13 @@ class JudgeTotals:
             if self.first_failure is None or place < self._first:
                 self.first_failure, self._first = judgment, place
 
-    @property
-    def failure_rate(self) -> float:
-        """Share of the questions that failed."""
-        return self.sums["failed"] / self.sums["questions"] if self.sums["questions"] else 0.0
-
     def json(self) -> dict[str, Any]:
         return {
             "pairs": self.pairs,
             "labels": {status: self.labels[status] for status in ("ok", "repaired", "failed", "unasked")},
             "grades": {str(grade): count for grade, count in sorted(self.grades.items())},
             "label_reasons": dict(self.why.most_common()),
-            **{name: self.sums[name] for name in SUMMED},
-            "cut": self.cut,
-            "cost": self.cost,
-            "repairs": dict(self.repairs.most_common()),
-            "reasons": dict(self.reasons.most_common()),
-            "templates": {
-                name: {count: counts[count] for count in SUMMED[:4]} for name, counts in sorted(self.templates.items())
-            },
+            **self.asked(),
         }
 
 

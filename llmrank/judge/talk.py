@@ -15,8 +15,9 @@ from llmrank.agree.resampling import Resampling, Sample
 from llmrank.agree.results import Figure
 from llmrank.ask.examples import Picked
 from llmrank.ask.loops import Background
+from llmrank.ask.manner import Manner
 from llmrank.ask.tally import Tally
-from llmrank.ask.templated import Manner, TemplateAsk
+from llmrank.ask.templated import TemplateAsk
 from llmrank.data.types import Document, Query
 from llmrank.errors import InputError
 from llmrank.jobs.stream import stream

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -13,8 +12,8 @@ import llmrank
 from llmrank.data.files import file_sha256
 from llmrank.jobs.outputs import Outputs
 from llmrank.jobs.spool import Spool
+from llmrank.jobs.totals import AskedTotals
 from llmrank.jobs.work import JobEnd, work
-from llmrank.judge.judgment import SUMMED
 from llmrank.judge.talk import Row, Talk, Worked
 from llmrank.llm.client import Totals
 from llmrank.llm.types import identity_of
@@ -24,47 +23,14 @@ Out = TypeVar("Out")
 
 
 @dataclass(slots=True)
-class TalkTotals:
+class TalkTotals(AskedTotals):
     """The sums of a job."""
 
     done: int = 0
     """Units of work that are done."""
-    sums: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    """How often a question failed for each reason."""
-    repairs: Counter[str] = field(default_factory=Counter)
-    cut: int = 0
-    cost: float | None = None
-    templates: dict[str, Counter[str]] = field(default_factory=dict)
-
-    def add(self, worked: Worked[Any]) -> None:
-        """Counts what was asked and what it cost."""
-        for template, tally in worked.tallies:
-            counts = self.templates.setdefault(template, Counter())
-            for name in (*SUMMED, "unasked"):
-                self.sums[name] += getattr(tally, name)
-                counts[name] += getattr(tally, name)
-            self.reasons.update(tally.reasons)
-            self.repairs.update(tally.repairs)
-            self.cut += len(tally.cut)
-            if tally.cost is not None:
-                self.cost = (self.cost or 0.0) + tally.cost
-
-    @property
-    def failure_rate(self) -> float:
-        """Share of the questions that failed."""
-        return self.sums["failed"] / self.sums["questions"] if self.sums["questions"] else 0.0
 
     def json(self) -> Row:
-        return {
-            **{name: self.sums[name] for name in (*SUMMED, "unasked")},
-            "cut": self.cut,
-            "cost": self.cost,
-            "failure_rate": self.failure_rate,
-            "reasons": dict(self.reasons.most_common()),
-            "repairs": dict(self.repairs.most_common()),
-            "templates": {name: {c: counts[c] for c in SUMMED[:4]} for name, counts in sorted(self.templates.items())},
-        }
+        return self.asked() | {"failure_rate": self.failure_rate}
 
 
 @dataclass(slots=True)
@@ -105,7 +71,7 @@ def ask_all(
     def take(place: int, worked: Worked[Out]) -> None:
         assert spool is not None
         spool.write(place, lines(worked.value))  # before it counts as done
-        ended.totals.add(worked)
+        ended.totals.spent(worked.tallies)
         ended.totals.done += not ended.later
 
     def progress(spent: Totals) -> None:
@@ -116,25 +82,6 @@ def ask_all(
     written = asyncio.run(work(talk, requests, begin, take, ended, progress))
     ended.ended_by = ended.ended_by or before
     return ended, written
-
-
-class Files(Outputs):
-    """The files of a job: the main output, its manifest, and further ones by the names of their flags."""
-
-    further: Mapping[str, str | None] = {}
-
-    @classmethod
-    def of(cls, output: str, manifest: str | None, **further: str | None) -> Files:
-        """Raises InputError for a path that cannot be written."""
-        files = cls(output, manifest=manifest)
-        files.further = further
-        files.check()
-        return files
-
-    @property
-    def by_flag(self) -> dict[str, str]:
-        named = {f"--{name}": path for name, path in self.further.items() if path is not None}
-        return {**Outputs.by_flag.fget(self), **named}  # type: ignore[attr-defined]  # a named tuple has no super()
 
 
 def describe(talk: Talk[Any, Any], config: Mapping[str, Any], inputs: Iterable[str | None]) -> Row:

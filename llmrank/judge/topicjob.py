@@ -21,7 +21,7 @@ from llmrank.errors import InputError
 from llmrank.jobs.outputs import Outputs, write
 from llmrank.judge.roundtrip import Corpus, Found, full_text, nearest
 from llmrank.judge.talk import Row, rows_text
-from llmrank.judge.talkjob import Files, OnProgress, TalkEnd, ask_all
+from llmrank.judge.talkjob import OnProgress, TalkEnd, ask_all
 from llmrank.judge.topics import (
     Checked,
     Checker,
@@ -98,7 +98,7 @@ def run_topics(
     documents: Sequence[Document],
     corpus: Source,
     trip: RoundTrip,
-    files: Files,
+    files: Outputs,
     *,
     manifest: Mapping[str, Any] | None = None,
     short: int = 0,
@@ -106,8 +106,7 @@ def run_topics(
 ) -> TopicEnd:
     """Writes queries for the documents, keeps those that pass, and writes all files under their names at the end.
 
-    Until then OUT.partial holds the queries written so far, with their provenance. `files.further` may name `qrels`,
-    `provenance` and `triples`.
+    Until then OUT.partial holds the queries written so far, with their provenance.
     """
     end = TopicEnd(documents=len(documents), short=short)
     written: dict[str, tuple[Topic, ...]] = {}
@@ -135,7 +134,7 @@ def _round_trip(
     topics: list[Topic],
     corpus: Source,
     trip: RoundTrip,
-    files: Files,
+    files: Outputs,
     on_progress: OnProgress | None,
     end: TopicEnd,
 ) -> None:
@@ -143,7 +142,7 @@ def _round_trip(
     topics = without_repeats(topics, (training.query for training in writer.training))
     texts = {topic.id: topic.text for topic in topics if topic.open and topic.text is not None}
     found: Mapping[str, Sequence[Found]] = {}
-    if trip.top or checker is not None or files.further.get("triples"):
+    if trip.top or checker is not None or files.triples:
         depth = max(trip.top, trip.negative_depth, trip.check_depth)
         found = nearest(texts, corpus_of(corpus), depth)
         topics = by_lexical_rank(topics, found, trip.top)
@@ -200,16 +199,16 @@ def _same_text(topic: Topic, near: Iterable[Found], texts: WantedDocuments) -> f
 
 
 def _write(
-    files: Files, topics: Sequence[Topic], made: Iterator[Triple], texts: WantedDocuments, end: TopicEnd
+    files: Outputs, topics: Sequence[Topic], made: Iterator[Triple], texts: WantedDocuments, end: TopicEnd
 ) -> None:
     held = [topic for topic in topics if topic.why == "kept"]
     write(files.output, (_query_line(topic, files.output) for topic in held))
-    if (qrels := files.further.get("qrels")) is not None:
-        write(qrels, (format_grade(topic.id, topic.document.id, GRADE) for topic in held))
-    if (path := files.further.get("triples")) is not None:
-        write(path, _counted(made, path, texts, {t.id: t.document for t in held}, end))
-    if (provenance := files.further.get("provenance")) is not None:
-        write(provenance, (rows_text([topic.row()]) for topic in topics))
+    if files.qrels is not None:
+        write(files.qrels, (format_grade(topic.id, topic.document.id, GRADE) for topic in held))
+    if files.triples is not None:
+        write(files.triples, _counted(made, files.triples, texts, {t.id: t.document for t in held}, end))
+    if files.provenance is not None:
+        write(files.provenance, (rows_text([topic.row()]) for topic in topics))
 
 
 def _query_line(topic: Topic, path: str) -> str:

@@ -94,6 +94,8 @@ def _next_pairs(log: tuple[Match, ...], n: int, k: int, level: float, count: int
     """The pairs to ask next, at most `count`; none where the top k is settled, or where nothing was told."""
     import numpy as np
 
+    from llmrank.aggregate.products import together
+
     told = [(a, b, share) for a, b, share in log if share is not None]
     if not told:
         return []
@@ -101,7 +103,7 @@ def _next_pairs(log: tuple[Match, ...], n: int, k: int, level: float, count: int
     if np.sort(top.mean(axis=0, dtype=np.float64))[-k:].min() >= level:
         return []
     # How often one is in the top k without the other, and the other without the one.
-    both = top.T @ top
+    both = together(top, top)
     only = both.diagonal()[:, None] - both
     worth = np.minimum(only, only.T)
     for a, b, _ in log:
@@ -125,6 +127,7 @@ def _drawn_tops(told: Sequence[tuple[int, int, float]], n: int, k: int, seed: in
 
     from llmrank.aggregate.comparisons import Comparisons
     from llmrank.aggregate.posterior import tops, trueskill
+    from llmrank.aggregate.products import product
 
     left, right, share = (np.array(column) for column in zip(*told, strict=True))
     posterior = trueskill(Comparisons(left, right, share))
@@ -135,7 +138,7 @@ def _drawn_tops(told: Sequence[tuple[int, int, float]], n: int, k: int, seed: in
     mean[known] = posterior.value
     covariance[np.ix_(known, known)] = posterior.covariance
     root = np.linalg.cholesky(covariance + 1e-9 * np.eye(n))
-    return tops(mean.astype(np.float32) + _normals(n, seed) @ root.T.astype(np.float32), k)
+    return tops(mean.astype(np.float32) + product(_normals(n, seed), root.T.astype(np.float32)), k)
 
 
 @lru_cache(maxsize=1)  # all rounds share the draws, and so do queries with as many candidates

@@ -12,7 +12,7 @@ from typing import Any, cast
 from llmrank.ask.base import Ask, mirrored
 from llmrank.errors import InputError
 from llmrank.questions import Answer, Choice, Preference, Question
-from llmrank.rerank.methods import Count, Item, Method, Ranked, by_score, find, method
+from llmrank.rerank.methods import Count, Item, Method, Ranked, between, by_score, find, method
 
 OWN = ("shuffles", "inner", "consensus", "focus")
 
@@ -53,12 +53,17 @@ def _around(outer: Method, given: Mapping[str, Any]) -> Method:
 def _expected(n: int, shuffles: int, inner: str, focus: bool, options: Mapping[str, Any]) -> tuple[Count, Count]:
     """Calls and rounds: runs may come upon the same questions, which are asked once."""
     wrapped = _inner(inner)
-    calls, rounds = wrapped.expected(n, options or wrapped.checked({}))
+    values = options or wrapped.checked({})
+    calls, rounds = wrapped.expected(n, values)
     runs = min(shuffles, factorial(n)) if n < 20 else shuffles
     if runs == 1 or calls == 0:
         return calls, rounds
     (fewest, most), (_, longest) = _ends(calls), _ends(rounds)
-    return (fewest, runs * most), (min(1, longest), longest * (1 + (focus and runs > 2)))
+    most *= runs
+    if wrapped.question == "compare" and not wrapped.apart:
+        most = min(most, n * (n - 1) // 2 * (1 + values.get("swap", True)))  # a pair is one question for all runs
+    again = focus and runs > 2 and fewest < most  # else one run asks all that there is to ask
+    return between(fewest, most), between(min(1, longest), longest * (1 + again))
 
 
 def _ends(count: Count) -> tuple[int, int]:
@@ -213,12 +218,22 @@ class _InFirstStageOrder(Ask):
         self.answers = 0
 
     async def answer(self, question: Question) -> Answer:
-        items = question.items
-        shown = items
-        if question.kind in ("compare", "choose") and all(item in self._place for item in items):
-            shown = tuple(sorted(items, key=self._place.__getitem__))
-        answer = await self._inner.answer(question._replace(items=shown))
+        shown = self._shown(question)
+        return self._told(question, shown, await self._inner.answer(shown))
+
+    async def every(self, questions: Sequence[Question]) -> list[Answer]:
+        shown = list(map(self._shown, questions))
+        return list(map(self._told, questions, shown, await self._inner.every(shown)))
+
+    def _shown(self, question: Question) -> Question:
+        if question.kind in ("compare", "choose") and all(item in self._place for item in question.items):
+            return question._replace(items=tuple(sorted(question.items, key=self._place.__getitem__)))
+        return question
+
+    def _told(self, question: Question, asked: Question, answer: Answer) -> Answer:
+        """The answer about the items as the question has them."""
         self.answers += answer.usable
+        items, shown = question.items, asked.items
         if shown == items:
             return answer
         if isinstance(answer, Preference):

@@ -103,14 +103,16 @@ class Method:
             if name in LEAST and value is not None and value < LEAST[name]:
                 raise InputError(f"--option {name}={value}: it must be at least {LEAST[name]}")
         if "stride" in values and values["stride"] > values["window"]:
-            raise InputError(
-                f"--option stride={values['stride']}: a stride beyond the window of {values['window']} would leave "
-                "documents out; it must not be larger than the window"
-            )
+            raise InputError(_beyond_window(values["window"], values["stride"], "stride" in given))
         if "sample" in values and not 0 < values["sample"] <= 1:
             raise InputError(f"--option sample={values['sample']}: it must lie above 0 and not above 1")
         if "level" in values and not 0 < values["level"] < 1:
             raise InputError(f"--option level={values['level']}: it must lie between 0 and 1")
+        if values.get("lazy") and not values.get("swap", True):
+            raise InputError(
+                "--option lazy=on: it puts off the second order of a pair, and swap=off asks for no second order; "
+                "leave one of the two out"
+            )
         if "r" in values and 2 * values["r"] > values["m"]:
             raise InputError(f"--option r={values['r']}: at most half of a group, {values['m'] // 2} of m, can go up")
         if values.get("design") == "triangular" and values["repeats"] != 2:
@@ -165,6 +167,19 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 
+def _beyond_window(window: int, stride: int, given: bool) -> str:
+    """What is wrong with a stride larger than the window; one that was not given is the default."""
+    if given:
+        return (
+            f"--option stride={stride}: a stride beyond the window of {window} would leave documents out; it must not "
+            "be larger than the window"
+        )
+    return (
+        f"--option window={window}: the stride is {stride} unless another is given, and one beyond the window would "
+        f"leave documents out; give a smaller one too, for example --option stride={window // 2}"
+    )
+
+
 def method(
     *,
     question: Kind,
@@ -209,7 +224,7 @@ def find(name: str) -> Method:
         return _in_file(path, wanted)
     known = all_methods()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name.lower(), known, n=1)
         hint = f"did you mean {near[0]}?" if near else "`llmrank methods` lists them"
         raise InputError(f"--method {name}: there is no such method; {hint}")
     return known[name]

@@ -6,6 +6,8 @@ import choix
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmrank.aggregate import Comparisons, bradley_terry, bradley_terry_regression, plackett_luce, trueskill
 from llmrank.errors import InputError
@@ -101,6 +103,65 @@ def test_the_posterior_with_a_tie_is_the_integral():
     assert result.value[0] - result.value[1] == pytest.approx(mean, abs=0.01)
     spread = result.covariance[0, 0] + result.covariance[1, 1] - 2 * result.covariance[0, 1]
     assert spread == pytest.approx(variance, rel=0.01)
+
+
+def _mode(left, right, share, weight, n, spread=2**0.5):
+    """Mode and inverse Hessian of the posterior, which heavy weights make its mean and its covariance."""
+    from scipy.optimize import minimize
+    from scipy.special import log_ndtr, ndtri
+
+    margin = ndtri((1 + weight[share == 0.5].sum() / weight.sum()) / 2)
+
+    def outcome(d, s):
+        if s == 0.5:  # the difference of two logs, at the side where both are small
+            high, low = log_ndtr(margin - abs(d)), log_ndtr(-margin - abs(d))
+            return high + np.log1p(-np.exp(low - high))
+        return log_ndtr((d if s else -d) - margin)
+
+    def lost(theta):
+        told = sum(w * outcome(theta[a] - theta[b], s) for a, b, s, w in zip(left, right, share, weight, strict=True))
+        return (theta @ theta / (2 * spread**2) - told) / weight.sum()
+
+    return minimize(lost, np.zeros(n), method="BFGS", options={"gtol": 1e-11}).x
+
+
+@pytest.mark.parametrize("heavy", [1e3, 1e5])
+@pytest.mark.parametrize("seed", range(4))
+def test_with_heavy_weights_and_ties_the_posterior_is_its_mode(seed, heavy):
+    rng = np.random.default_rng(seed)
+    pairs = [(a, b) for a in range(4) for b in range(a)]
+    left, right = (np.array(side) for side in zip(*pairs * 3, strict=True))
+    share = np.repeat([0.0, 0.5, 1.0], len(pairs))
+    weight = heavy * 10 ** rng.uniform(-1, 0, len(left))
+    result = trueskill(Comparisons(left, right, share, weight))
+    np.testing.assert_allclose(result.value, _mode(left, right, share, weight, 4), atol=30 / heavy)
+
+
+def test_a_light_tie_far_from_what_heavy_wins_say_leaves_a_number():
+    """Its margin is narrow and lies many deviations out, where differences of tail probabilities have no digits."""
+    wins = Comparisons(["a", "b"], ["b", "c"], ["left", "left"], [2e5, 2e5])
+    tied = Comparisons(["a", "b", "a"], ["b", "c", "c"], ["left", "left", "tie"], [2e5, 2e5, 0.01])
+    np.testing.assert_allclose(trueskill(tied).value, trueskill(wins).value, atol=0.05)
+
+
+rows_of_any_weight = st.lists(
+    st.tuples(
+        st.integers(0, 5), st.integers(0, 5), st.sampled_from([0.0, 0.5, 1.0]), st.floats(-3, 8).map(lambda e: 10**e)
+    ).filter(lambda row: row[0] != row[1]),
+    min_size=1,
+    max_size=25,
+)
+
+
+@given(rows_of_any_weight)
+@settings(max_examples=20, deadline=None)
+def test_the_posterior_is_finite_and_symmetric_whatever_the_weights(rows):
+    comparisons = Comparisons(*zip(*rows, strict=True))
+    result, mirrored = trueskill(comparisons), trueskill(comparisons.swapped())
+    assert np.isfinite(result.value).all()
+    assert (np.linalg.eigvalsh(result.covariance) > 0).all()
+    assert (result.covariance.diagonal() <= 2 + 1e-9).all()  # the prior's: comparisons add what is known
+    np.testing.assert_allclose(result.value, -mirrored.value, atol=1e-5)
 
 
 def test_the_next_pair_lies_at_the_boundary():

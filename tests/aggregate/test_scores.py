@@ -224,7 +224,7 @@ def test_the_table_of_methods_gives_scores_by_name():
         assert result.method == name
         assert np.isfinite(result.value).all()
         assert sorted(result.ranking) == list(result.items)
-    with pytest.raises(InputError, match="choose one of bradley-terry"):
+    with pytest.raises(InputError, match="did you mean bradley-terry"):
         scores("bradly-terry", comparisons)
 
 

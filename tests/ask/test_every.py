@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrank.ask.base import Ask, BothOrders, By, OneOrder, Remember, Routed
+from llmrank.ask.manner import Manner
 from llmrank.ask.tally import Tally
-from llmrank.ask.templated import PORTIONS, Manner, TemplateAsk
+from llmrank.ask.templated import PORTIONS, TemplateAsk
 from llmrank.ask.virtual import VirtualLoop
 from llmrank.data.types import Document, Query
 from llmrank.llm.budget import Budget

@@ -93,11 +93,12 @@ def test_rows_without_any_winner_give_an_empty_table_and_a_sentence(votes):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--method", "elo-rating"], "choose one of bradley-terry, newman"),
+        (["--method", "elo-rating"], "there are bradley-terry, newman"),
         (["--by", "topic"], "--by topic: it must be query or all"),
         (["--ties", "third"], "--ties third"),
         (["--method", "newman", "--ties", "half"], "--ties belongs to"),
-        (["--json", "--output", "-"], "both want stdout"),
+        (["--method", "bradly-terry"], "did you mean bradley-terry"),
+        (["--json", "--output", "-"], "both would write to standard output"),
         (["--by", "query"], "no query_id"),
         (["--resample", "queries"], "no query_id"),
     ],

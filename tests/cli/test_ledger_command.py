@@ -86,7 +86,7 @@ class TestExport:
         told = json.loads(llmrank("ledger", "export", "--output", "all.jsonl", "--json").out)
         assert (told["replies"], told["output"]) == (41, "all.jsonl")
         assert "name a file" in llmrank("ledger", "export", "--json").error
-        assert "its folder does not exist" in llmrank("ledger", "export", "--output", "no/such/file").error
+        assert "does not exist; make it first" in llmrank("ledger", "export", "--output", "no/such/file").error
 
 
 class TestMerge:
@@ -110,9 +110,10 @@ class TestMerge:
         assert done.error.startswith("absent: there is no ledger here")
         assert not Path("all.ledger").exists()
 
-    def test_into_itself_changes_nothing(self, llmrank: Program, filled: Path) -> None:
-        done = llmrank("ledger", "merge", "replies.ledger", "--json")
-        assert json.loads(done.out)["merged"][0] == {"file": "replies.ledger", "replies": 41, "new": 0}
+    def test_into_itself_is_refused(self, llmrank: Program, filled: Path) -> None:
+        before = exported(llmrank)
+        assert "replies.ledger is the same file" in llmrank("ledger", "merge", "./replies.ledger").error
+        assert exported(llmrank) == before
 
 
 class TestVerify:

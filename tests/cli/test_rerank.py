@@ -483,7 +483,7 @@ class TestErrors:
             (["--max-cost", "1"], "give --price IN,OUT"),
             (["--price", "1"], "--price 1: "),
             (["--requests", "r.jsonl"], "leave out --queries"),
-            (["--queries", "-", "--run", "-"], "only one of them can be standard input"),
+            (["--queries", "-", "--run", "-"], "only one of the inputs can be - (standard input)"),
             (["--ledger", "first.trec"], "first.trec: the ledger cannot be used"),
             (["--ledger", "."], "cannot be opened"),
             (["--output", "no/such/out"], "does not exist; make it first"),

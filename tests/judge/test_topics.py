@@ -16,8 +16,8 @@ from llmrank.ask.examples import BM25
 from llmrank.data.examples import Judged, TrainingQuery
 from llmrank.data.types import Document, Query
 from llmrank.errors import InputError
+from llmrank.jobs.outputs import Outputs
 from llmrank.judge.roundtrip import analysed, nearest
-from llmrank.judge.talkjob import Files
 from llmrank.judge.topicjob import RoundTrip, TopicEnd, corpus_of, documents_of, run_topics
 from llmrank.judge.topics import Checker, Writer, bare_query, by_run, drawn, examples_of, kept, without_repeats
 from llmrank.llm.backends.lexical import words
@@ -54,9 +54,8 @@ def job(
     model = Scripted(say)
     path = more.pop("corpus", None) or corpus(folder)
     names = {name: str(folder / name) for name in ("qrels", "provenance", "triples.jsonl")}
-    files = Files.of(
+    files = Outputs(
         str(folder / "out.tsv"),
-        None,
         qrels=names["qrels"],
         provenance=names["provenance"],
         triples=more.pop("triples", names["triples.jsonl"]),

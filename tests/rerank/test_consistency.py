@@ -63,6 +63,16 @@ def test_it_costs_as_much_as_its_runs_and_they_go_at_once() -> None:
     assert run(METHOD, 100, perfect(shuffled_worths(100, 1)), shuffles=1)[1:] == (9, 9)
 
 
+@pytest.mark.parametrize(("swap", "focus"), [(True, False), (False, False), (True, True)])
+def test_a_pair_is_one_question_for_all_runs(swap: bool, focus: bool) -> None:
+    options = {"inner": "all-pairs", "swap": swap, "focus": focus}
+    method = METHOD.given(options)
+    assert method.expected(30, method.checked(options)) == (435 * (1 + swap), 1)
+    assert run(method, 30, erratic(3), **options)[1:] == (435 * (1 + swap), 1)
+    _, most = method.expected(30, method.checked(options | {"sample": 0.5}))[0]
+    assert most == 435 * (1 + swap)
+
+
 @pytest.mark.parametrize("shuffles", [2, 5, 6])
 @pytest.mark.parametrize("consensus", ["kemeny", "borda"])
 def test_what_a_model_says_of_places_cancels_out(shuffles: int, consensus: str) -> None:

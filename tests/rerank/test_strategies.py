@@ -48,6 +48,8 @@ options = {
 @st.composite
 def drawn_options(draw: st.DrawFn, name: str) -> dict[str, object]:
     values = {option: draw(options[option]) for option in METHODS[name].options if option in options}
+    if "lazy" in METHODS[name].options:
+        values["lazy"] = values["lazy"] and values["swap"]
     if "stride" in METHODS[name].options:
         values["stride"] = draw(st.integers(1, values["window"]))
     if "r" in METHODS[name].options:
@@ -246,12 +248,19 @@ def test_a_sample_of_pairs_hangs_together(n: int, size: int, seed: int) -> None:
     ("name", "given_options", "problem"),
     [
         ("sliding-window", {"stride": "30"}, "stride=30: a stride beyond the window of 20"),
+        (
+            "sliding-window",
+            {"window": "5"},
+            "window=5: the stride is 10 unless another is given, and one beyond the window would leave documents out; "
+            "give a smaller one too, for example --option stride=2",
+        ),
         ("sliding-window", {"window": "1"}, "window=1: it must be at least 2"),
         ("sliding-window", {"stride": 0}, "stride=0: it must be at least 1"),
         ("sliding-window", {"window": "many"}, "window=many: it must be a whole number"),
         ("sliding-window", {"windw": 5}, "no such option; did you mean window?"),
         ("heapsort", {"k": "0"}, "k=0: it must be at least 1"),
         ("heapsort", {"swap": "perhaps"}, "swap=perhaps: it must be on or off"),
+        ("heapsort", {"swap": "off", "lazy": "on"}, "lazy=on: it puts off the second order of a pair, and swap=off"),
         ("all-pairs", {"sample": "0"}, "sample=0.0: it must lie above 0"),
         ("all-pairs", {"aggregate": "pagerink"}, "aggregate=pagerink: there are wins, bradley-terry"),
         ("blocks", {"design": "latin"}, "design=latin: there are equireplicate, latin-square, triangular"),
@@ -275,8 +284,9 @@ def test_bad_options_are_one_sentence(name: str, given_options: dict[str, object
 
 
 def test_an_unknown_method_is_one_sentence_with_the_nearest_name() -> None:
-    with pytest.raises(InputError, match="did you mean sliding-window"):
-        find("sliding-windw")
+    for name in ("sliding-windw", "Sliding-Window"):
+        with pytest.raises(InputError, match="did you mean sliding-window"):
+            find(name)
 
 
 def test_options_beyond_a_query_are_cut_back_to_it() -> None:

@@ -63,7 +63,10 @@ def test_preferences(name: str, text: str) -> None:
     assert load(name).read(Reply(text), 2) == Preference(share=0.0)
 
 
-@pytest.mark.parametrize("text", ["2", "２", "Antwort: 2", "答案：2", "**2**"])
+IN_WORDS = ["Stufe: 2", "Bewertung: 2", "Niveau: 2", "Puntuación: 2", "Nivel: 2", "等级：2", "评分：2", "相关性：2"]
+
+
+@pytest.mark.parametrize("text", ["2", "２", "Antwort: 2", "答案：2", "**2**", *IN_WORDS])
 @pytest.mark.parametrize("name", ["pointwise/german", "pointwise/chinese"])
 def test_grades(name: str, text: str) -> None:
     assert load(name).read(Reply(text), 1).value == 2  # type: ignore[union-attr]

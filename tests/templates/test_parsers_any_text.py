@@ -198,6 +198,7 @@ class Header:
     scoring = "label"
     range = (0.0, 10.0)
     identifiers = "numbers"
+    worst = False
     validation = r"\[\d+\]( > \[\d+\])*"
     extraction = r"\[(\d+)\]"
 

@@ -61,6 +61,35 @@ def test_a_number_in_any_form(text: str) -> None:
     assert NUMBERS.read(Reply(text), 4) == Choice(index=1)
 
 
+WORST_IS_SECOND = [
+    "The least relevant passage is Passage 2.",
+    "Passage 2 is the least relevant.",
+    "[2] is the most irrelevant one.",
+    "[2] is the worst.",
+    "[2] is less relevant than all others",
+    "Textabschnitt 2 passt am schlechtesten.",
+    '{"worst": 2}',
+]
+
+
+@pytest.mark.parametrize("text", WORST_IS_SECOND)
+def test_the_worst_is_a_choice_only_where_it_is_asked_for(text: str) -> None:
+    assert ChooseParser("numbers", worst=True).read(Reply(text), 4) == Choice(index=1)
+    best = NUMBERS.read(Reply(text), 4)
+    assert (best.status, best.index) == ("failed", None)
+
+
+@pytest.mark.parametrize("text", ["The best one is [2].", "Passage 2 is the most relevant.", '{"best": 2}'])
+def test_the_best_is_no_choice_of_the_worst(text: str) -> None:
+    assert ChooseParser("numbers", worst=True).read(Reply(text), 4).status == "failed"
+
+
+@pytest.mark.parametrize("worst", [False, True])
+def test_of_the_best_and_the_worst_the_one_that_was_asked_for_counts(worst: bool) -> None:
+    for text in ("The best is [1]; the worst is [3].", '{"best": 1, "worst": 3}'):
+        assert ChooseParser("numbers", worst).read(Reply(text), 4).index == (2 if worst else 0)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -77,7 +106,6 @@ def test_a_number_in_any_form(text: str) -> None:
         "Passage C is the most relevant",
         "C is the best.",
         "The best passage is C",
-        "The least relevant passage is Passage C.",
         "So the answer is C.",
         '{"choice": "C"}',
         "Passage A is off. A passage such as B is not bad. I choose Passage C.",

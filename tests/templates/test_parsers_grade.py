@@ -73,6 +73,9 @@ def said(text: str, *tops: dict[str, float]) -> Reply:
         "2 (relevant, not perfect)",
         "2\n\nIt has 3 facts.",
         "\\boxed{2}",
+        "##final score: <2>",
+        "Level: 2",
+        "Relevance level: 2",
     ],
 )
 def test_a_grade_in_any_form(text: str) -> None:
@@ -156,6 +159,9 @@ def test_labels_that_are_parts_of_each_other(text: str, label: str | None) -> No
         ("The passage mentions 3 facts.", "no-label"),
         ("1. Intent: x\n2. Match: y", "no-label"),
         ("Since the passage is 2 pages long", "no-label"),
+        ("The passage says the score was 3 to 2", "no-label"),
+        ("Note: 2 of the facts are missing", "no-label"),
+        ("Level 2 of the building is meant", "no-label"),
     ],
 )
 def test_a_failed_label_is_never_a_grade(text: str, reason: str) -> None:

@@ -52,6 +52,8 @@ class Settings(Protocol):
     @property
     def identifiers(self) -> Identifiers: ...
     @property
+    def worst(self) -> bool: ...
+    @property
     def validation(self) -> str: ...
     @property
     def extraction(self) -> str: ...
@@ -89,8 +91,8 @@ PARSERS: dict[str, ParserEntry] = {
         "order", lambda header: PatternParser(header.validation, header.extraction, header.identifiers)
     ),
     "scores": ParserEntry("order", lambda header: ScoresParser(header.identifiers, *(header.range or (0.0, 100.0)))),
-    "choice": ParserEntry("choose", lambda header: ChooseParser(header.identifiers)),
-    "choice-letters": ParserEntry("choose", lambda header: ChooseParser("letters")),
+    "choice": ParserEntry("choose", lambda header: ChooseParser(header.identifiers, header.worst)),
+    "choice-letters": ParserEntry("choose", lambda header: ChooseParser("letters", header.worst)),
     "ab": ParserEntry("compare", lambda header: _compare_parser(header.labels)),
     "label": ParserEntry("grade", lambda header: LabelParser(header.labels, cast(Scoring, header.scoring))),
     "score": ParserEntry("grade", lambda header: ScoreParser(*(header.range or (0.0, 100.0)))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from llmrank.questions import Choice, Said
 from llmrank.templates.parsers import likelihood
@@ -16,8 +17,10 @@ from llmrank.templates.parsers.verdict import AMBIGUOUS, NO_PICK, NOT_A_LABEL, G
 class ChooseParser:
     """Reads the identifier of one shown item: `[3]`, `Passage C`, `The most relevant passage is [2]`."""
 
-    def __init__(self, identifiers: Identifiers = "numbers") -> None:
+    def __init__(self, identifiers: Identifiers = "numbers", worst: bool = False) -> None:
+        """worst: the prompt asks for the worst item, so that `[3] is the best` names no choice."""
         self.identifiers = identifiers
+        self.worst = worst
 
     def read(self, said: Said, n: int) -> Choice:
         reading = final_part(said.text)
@@ -44,7 +47,7 @@ class ChooseParser:
         """The chosen position (as the name of the pick) and what was repaired, or why there is none."""
         reason = NO_PICK
         for kind in preferred_first(self.identifiers):
-            pick, repairs = _picked(text, _FORMS[kind], _namer(kind, n))
+            pick, repairs = _picked(text, _form(kind, self.worst), _namer(kind, n))
             if isinstance(pick, Pick) or pick == AMBIGUOUS:
                 return pick, repairs
             reason = pick if reason == NO_PICK else reason
@@ -87,6 +90,8 @@ class _Form:
     named: re.Pattern[str]
     """An identifier that cannot be mistaken for a word or a count."""
     grammar: Grammar
+    opposite: re.Pattern[str]
+    """What is said of an item at the other end, such as `the least relevant` where the best is asked for."""
 
 
 def _namer(kind: Identifiers, n: int) -> Callable[[str], str | None]:
@@ -110,7 +115,11 @@ def _picked(text: str, form: _Form, name: Callable[[str], str | None]) -> tuple[
     if len(mentioned) > 1:
         return AMBIGUOUS, ()
     # `[2] answers the query, because ...`: the one item that is mentioned, and first of all.
-    if mentioned and not text[: mentions[0].start()].strip() and not _DENIAL.search(text):
+    if (
+        mentioned
+        and not text[: mentions[0].start()].strip()
+        and not (_DENIAL.search(text) or form.opposite.search(text))
+    ):
         return Pick(mentioned.pop() or "", mentions[0].start("label")), ()
     return NO_PICK, ()
 
@@ -118,23 +127,38 @@ def _picked(text: str, form: _Form, name: Callable[[str], str | None]) -> tuple[
 _DENIAL = re.compile(
     r"\b(?:not|none|neither|irrelevant|unrelated|\w+n't|nicht|weder|keine?[rsmn]?|ningun[oa]|tampoco)\b|[不没无]", re.I
 )
-_BEST = r"(?:best|worst|most|least|top|highest|lowest|closest)"
+_BEST = (
+    r"(?:best|closest|(?:most|top|highest)\b(?!\W{1,3}(?:ir|un|off)))",
+    r"(?:worst|least|lowest|most\W{1,3}(?:irrelevant|unrelated|unhelpful|off))",
+)
+"""What names the best, and what the worst."""
+_BEST_ELSEWHERE = (r"(?:beste|relevanteste|mejor)", r"(?:schlechteste|peor)")
+_BETTER = (r"(?:better|more relevant)", r"(?:worse|less relevant)")
+_BEST_KEYS = (r"best|most[_ ]relevant", r"worst|least[_ ]relevant")
 _MANNER = r"(?:(?!not\b|no\b|among\b|one\b|than\b|because\b|but\b|nor\b)\w+,?\s+){0,4}?"
 _STATEMENTS = (
-    rf"{{L}}\s+(?:is|was|seems|appears|would be|contains|provides|has)\s+{_MANNER}{_BEST}\b",
-    rf"{{L}}\s+(?:{_BEST}|most \w+ly)\s+\w+s\b",
-    rf"{{L}}\s+is\s+{_MANNER}(?:better|more relevant)\s+than\s+(?:all|any|the (?:others?|rest))\b",
-    rf"\b{_BEST}\b(?:\W+\w+){{0,10}}?[\"')\]]?\s+(?:is|was|would be)\s*:?\s+(?:the\s+)?{{L}}(?!\s+not\b)",
-    rf"\b{_BEST}\b(?:\W+\w+){{0,10}}?\s*(?:\s(?:is|was|would be)|:)\s*:?\s+{{B}}",
+    rf"{{L}}\s+(?:is|was|seems|appears|would be|contains|provides|has)\s+{_MANNER}<best>\b",
+    r"{L}\s+(?:<best>|most \w+ly)\s+\w+s\b",
+    rf"{{L}}\s+is\s+{_MANNER}<better>\s+than\s+(?:all|any|the (?:others?|rest))\b",
+    r"\b<best>\b(?:\W+\w+){0,10}?[\"')\]]?\s+(?:is|was|would be)\s*:?\s+(?:the\s+)?{L}(?!\s+not\b)",
+    r"\b<best>\b(?:\W+\w+){0,10}?\s*(?:\s(?:is|was|would be)|:)\s*:?\s+{B}",
     r"\b(?:choose|chose|select|selected|pick|picked|prefer|go with|recommend|opt for)\s+(?:the\s+)?{L}",
     r"\bi\s+(?:think|believe|say|would say|guess)\s*:?\s+(?:that\s+)?(?:it(?:'s| is)\s+)?{B}",
     r"\b(?:answer|choice|selection|pick|identifier|letter|number|verdict)\s+(?:\w+\s+){0,6}?is\s*:?\s+(?:the\s+)?{B}",
-    r"{L}\s+(?:(?!nicht\b|kein)\w+\s+){1,5}am\s+(?:besten|schlechtesten|relevantesten)\b",
-    r"\b(?:beste|schlechteste|relevanteste|mejor|peor)\w{0,2}\s+(?:\w+\s+){0,2}?(?:ist|es)\s*:?\s+{B}",
+    r"{L}\s+(?:(?!nicht\b|kein)\w+\s+){1,5}am\s+<elsewhere>n\b",
+    r"\b<elsewhere>\w{0,2}\s+(?:\w+\s+){0,2}?(?:ist|es)\s*:?\s+{B}",
 )
 
 
-def _form(core: str) -> _Form:
+@lru_cache(maxsize=4)
+def _form(kind: Identifiers, worst: bool) -> _Form:
+    core = _CORES[kind]
+    words = {"<best>": _BEST[worst], "<elsewhere>": _BEST_ELSEWHERE[worst], "<better>": _BETTER[worst]}
+    statements = []
+    for statement in _STATEMENTS:
+        for mark, word in words.items():
+            statement = statement.replace(mark, word)
+        statements.append(statement)
     start = r"(?<![\w.+\-/])(?<!\w')"
     name = rf"{NAMES}[\s_]{{0,2}}[:#-]?\s{{0,2}}[\"'(\[]{{0,3}}"
     bare = rf"{start}(?:{name})?(?P<label>{core})"
@@ -150,11 +174,14 @@ def _form(core: str) -> _Form:
             bare,
             rf"{start}(?:{marked}|(?=(?-i:[A-Z])(?!\w))){label}",  # in a sentence `a` is an article, `A` a letter
             any_label=rf"(?:{name})?{core}",
-            statements=_STATEMENTS,
-            keys=r"best|worst|most[_ ]relevant|least[_ ]relevant|answer|choice|selected|selection|id|identifier|passage"
-            r"|document|result|label|output|pick|index",
+            statements=statements,
+            keys=rf"{_BEST_KEYS[worst]}|answer|choice|selected|selection|id|identifier|passage|document|result|label"
+            "|output|pick|index",
+        ),
+        opposite=re.compile(
+            rf"\b(?:{_BEST[not worst]}|{_BEST_ELSEWHERE[not worst]}|{_BETTER[not worst]} than (?:all|any|the)\b)", re.I
         ),
     )
 
 
-_FORMS: dict[Identifiers, _Form] = {"numbers": _form(r"\d{1,9}"), "letters": _form(r"[A-Z](?!\w|'\w)")}
+_CORES: dict[Identifiers, str] = {"numbers": r"\d{1,9}", "letters": r"[A-Z](?!\w|'\w)"}

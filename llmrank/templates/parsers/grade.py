@@ -192,10 +192,11 @@ _KEYS = (
 _SUBJECT = r"\b(?:label|score|grade|rating|relevance|answer|judge?ment|verdict|decision|category|result)"
 _BEFORE = r"(?:an?\s+|the\s+)?[\"'(\[]{0,2}"
 _NOT_RUBRIC = r"(?!\W{0,3}(?:means?|would|indicates?|requires?|is|if|when|refers?|represents?|stands?|applies|denotes))"
+_NO_RESULT = r"(?<!\d to )"  # `the score was 3 to 2` is that of a match
 _STATEMENTS = (
-    rf"{_SUBJECT}\b(?:\s+(?!from\b|between\b|not\b)\w+){{0,6}}?\s+(?:is|as|be|of|at|to)\s*:?\s+{_BEFORE}{{B}}{_NOT_RUBRIC}",
+    rf"{_SUBJECT}\b(?:\s+(?!from\b|between\b|not\b)\w+){{0,6}}?\s+(?:is|as|be|of|at|to)\s*:?\s+{_NO_RESULT}{_BEFORE}{{B}}{_NOT_RUBRIC}",
     r"\b(?:assign|give|rate|score|grade|judge|label|mark|deserve|earn|get|receive|merit|warrant|(?:scor|rat|grad|judg)ed)"
-    rf"(?:s|ed|led)?\b(?:\s+(?!from\b|between\b|not\b)\w+){{0,5}}?:?\s+{_BEFORE}{{B}}{_NOT_RUBRIC}",
+    rf"(?:s|ed|led)?\b(?:\s+(?!from\b|between\b|not\b)\w+){{0,5}}?:?\s+{_NO_RESULT}{_BEFORE}{{B}}{_NOT_RUBRIC}",
 )
 _WORD_STATEMENTS = (
     r"\b(?:passage|document|text|it|this|that|output|response|claim|answer|statement)(?:\s+\w+)??\s+"

@@ -138,7 +138,9 @@ _CUES = (
 )
 _CUE = re.compile(rf"\b{_CUES}\b", re.I)
 _HEDGE = re.compile(
-    r"\b(?:whether|if|unless|nor|neither|not that|not say(?: that)?|reasons? why|at first)\W+(?:the )?$", re.I
+    r"\b(?:(?:whether|if|unless|nor|neither|not that|not say(?: that)?|reasons? why|at first)\W+(?:the )?"
+    r"|(?:vitamin|hepatitis|influenza|plan|type|group|class|schedule|appendix|section|part|figure|table) )$",
+    re.I,
 )
 
 
@@ -170,7 +172,8 @@ def _concludes(text: str, match: re.Match[str]) -> bool:
 NOUN = (
     r"(?:(?:relevance|relevancy|overall|quality)[\s_]+)?(?:score|answer|label|verdict|judge?ment|grade|rating|decision"
     r"|choice|result|relevance|relevancy|winner|preference|category|overall|conclusion|selection|pick"
-    r"|antwort|urteil|ergebnis|respuesta|resultado|答案|回答|选择|结论)"
+    r"|level|antwort|urteil|ergebnis|bewertung|stufe|relevanz(?:stufe)?|punktzahl|niveau|respuesta|resultado|nivel"
+    r"|puntuación|calificación|relevancia|答案|回答|选择|结论|等级|评分|分数|得分|相关性)"
 )
 _OPEN = r"[ \t\n\"'(\[{<]{0,6}"
 _ASIDE = r"[\"']?(?:\s{0,3}\([^()\n]{0,60}\))?"
@@ -211,6 +214,7 @@ def grammar(
         rf"\[\s?(?:{tag}|answer)\s?\]\s{{0,3}}:?{_OPEN}{bare}{STOP}",
         rf"<{tag}>\s{{0,9}}{bare}(?!\w|[.,]\d)",
         rf"\[\[\s{{0,3}}{bare}\s{{0,3}}\]\]",
+        rf"\bfinal[\s_]{{1,3}}{NOUN}\b{_IS}<\s?{bare}\s?>",
         rf"\\boxed\s?\{{\s?(?:\\text(?:bf)?\s?\{{)?\s?{bare}(?!\w|[.,]\d)",
         *(source.replace("{B}", bare + STOP) for source in final),
     ]
@@ -222,8 +226,9 @@ def grammar(
     ]
     word = r"(?<=[^\W\d_]{2})"
     ends = rf"(?!\w|[.,]\d)(?={_CLOSE}\s{{0,3}}(?:[.;!\n]|\Z))"
+    meaning = r"(?=[^\W\d_])" if top is not None else r"(?=[^\W_])"  # `A: 6/10, B: 8/10` tells what both are worth
     return Grammar(
-        defined=_compiled([rf"{bare}{_CLOSE}(?:\s{{0,3}}[:=]\s{{0,3}}|\s{{1,3}}[-–]\s{{1,3}})(?=[^\W\d_])"])[0],
+        defined=_compiled([rf"{bare}{_CLOSE}(?:\s{{0,3}}[:=]\s{{0,3}}|\s{{1,3}}[-–]\s{{1,3}}){meaning}"])[0],
         correction=_compiled(
             [rf"(?:\b{_TAKES_BACK}\b[\s,:.!-]{{1,3}}(?:(?:it|that|this)(?:'s|\sis)\s)?|[.!?]\s){_OPEN}{bare}{ends}"]
         )[0],

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
 
-from llmrank.ask.base import Ask, Remember
+from llmrank.ask.base import Remember
+from llmrank.ask.manner import Manner
 from llmrank.ask.passages import COUNT
 from llmrank.ask.samples import Sampled
 from llmrank.ask.tally import Tally
-from llmrank.ask.templated import Manner, TemplateAsk
+from llmrank.ask.templated import TemplateAsk
 from llmrank.ask.virtual import VirtualLoop
-from llmrank.data.types import Anchor, Candidates, Document, Passage
-from llmrank.flops import queries_per_petaflop
+from llmrank.data.types import Candidates, Document
 from llmrank.judge.discussion import TURNS
 from llmrank.judge.grader import Grader
 from llmrank.judge.inputs import JudgeInputs
@@ -24,112 +20,16 @@ from llmrank.judge.judge import UNIT, Labeller
 from llmrank.judge.judgment import Pairs
 from llmrank.judge.panels import Panel
 from llmrank.llm.client import Client
-from llmrank.llm.history import Measure, token_history
 from llmrank.llm.ledger import Ledger
-from llmrank.llm.types import Backend, Request, identity_of, ledger_key
-from llmrank.questions import Answer, Choice, Grade, Order, Preference, Question, Written
+from llmrank.llm.types import Backend
+from llmrank.plan.counting import CountingAsk, measures_of
+from llmrank.plan.estimates import Estimate as Estimate
+from llmrank.plan.estimates import Plan as Plan
 from llmrank.rerank.reranker import Reranker
 from llmrank.settings import Settings, known_price
-from llmrank.voice import Voice
 
 RUNS = 20  # simulated runs behind an expected number
-WRITTEN = "text " * 60  # stands for what a model writes
 RENDERED = 400  # prompts a query that are rendered for their tokens; of more, every so many-th
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A count: one number where it does not depend on the answers, else a range with its expected value."""
-
-    low: float
-    expected: float
-    high: float
-
-    @property
-    def exact(self) -> bool:
-        return self.low == self.high
-
-    def json(self, digits: int = 1) -> Any:
-        if self.exact:
-            return _whole(self.expected)
-        return {"min": _whole(self.low), "expected": _whole(round(self.expected, digits)), "max": _whole(self.high)}
-
-    def rounded(self, digits: int) -> Estimate:
-        return Estimate(round(self.low, digits), round(self.expected, digits), round(self.high, digits))
-
-    def scaled(self, factor: float) -> Estimate:
-        return Estimate(self.low * factor, self.expected * factor, self.high * factor)
-
-    def perhaps(self, chance: float) -> Estimate:
-        """From nothing to all of it."""
-        return Estimate(0, self.expected * chance, self.high)
-
-    def __add__(self, other: Estimate) -> Estimate:
-        return Estimate(self.low + other.low, self.expected + other.expected, self.high + other.high)
-
-    def longer(self, other: Estimate) -> Estimate:
-        return Estimate(max(self.low, other.low), max(self.expected, other.expected), max(self.high, other.high))
-
-
-NOTHING = Estimate(0, 0, 0)
-
-
-@dataclass(slots=True)
-class Plan:
-    """First attempts of a job, against an empty ledger unless one was given."""
-
-    queries: int = 0
-    calls: Estimate = NOTHING
-    rounds: Estimate = NOTHING
-    """The longest chain of questions, of any query."""
-    prompt_tokens: Estimate = NOTHING
-    completion_tokens: Estimate = NOTHING
-    reused: int = 0
-    """Questions that the given ledger answers."""
-    does_not_fit: int = 0
-    """Questions that will fail without a call, since they do not fit the context."""
-    cost: Estimate | None = None
-    """USD, where a price is known."""
-    flops: Estimate | None = None
-    """Floating point operations, where the model's architecture is known; cached prefixes are not taken off."""
-    seconds: Estimate = NOTHING
-    note: str = Measure().note
-
-    def add(self, other: Plan, *, one_after_another: bool) -> None:
-        """Adds what another part of the job takes, beside this one or after it."""
-        self.calls += other.calls
-        self.rounds = self.rounds + other.rounds if one_after_another else self.rounds.longer(other.rounds)
-        self.prompt_tokens += other.prompt_tokens
-        self.completion_tokens += other.completion_tokens
-        if other.flops is not None:
-            self.flops = other.flops if self.flops is None else self.flops + other.flops
-        self.note = other.note
-        self.reused += other.reused
-        self.does_not_fit += other.does_not_fit
-
-    def perhaps(self, chance: float) -> Plan:
-        """The same where it may come to nothing."""
-        names = ("calls", "rounds", "prompt_tokens", "completion_tokens", "flops")
-        known = [name for name in names if getattr(self, name) is not None]
-        return replace(self, **{name: getattr(self, name).perhaps(chance) for name in known})
-
-    def json(self) -> dict[str, Any]:
-        return {
-            "queries": self.queries,
-            "calls": self.calls.json(),
-            "rounds": self.rounds.json(),
-            "prompt_tokens": self.prompt_tokens.rounded(0).json(),
-            "completion_tokens": self.completion_tokens.rounded(0).json(),
-            "reused": self.reused,
-            "does_not_fit": self.does_not_fit,
-            "cost": None if self.cost is None else self.cost.rounded(6).json(6),
-            "flops": None if self.flops is None else self.flops.rounded(0).json(),
-            "queries_per_petaflop": queries_per_petaflop(
-                self.queries, None if self.flops is None else self.flops.expected
-            ),
-            "seconds": self.seconds.json(),
-            "note": self.note,
-        }
 
 
 def plan(
@@ -168,23 +68,6 @@ def plan_judging(
     return _priced(result, labeller.settings, graders[0].voices[""].backend, latency)
 
 
-def _measures(voices: Mapping[str, Voice], settings: Settings, ledger: Ledger | None) -> dict[str, Measure]:
-    """What tells the tokens of each part's prompts."""
-    return {part: _measure(voice, settings, ledger) for part, voice in voices.items()}
-
-
-def _measure(voice: Voice, settings: Settings, ledger: Ledger | None) -> Measure:
-    counter, history = getattr(voice.backend, "counter", None), None
-    if counter is None and getattr(voice.backend, "remote", False):
-        path = settings.ledger_path
-        if ledger is not None:
-            history = token_history(ledger, identity_of(voice.backend))
-        elif path is not None and path.exists():
-            with closing(Ledger(path, read_only=True)) as own:
-                history = token_history(own, identity_of(voice.backend))
-    return Measure(counter, history, settings.model_architecture)
-
-
 def _priced(result: Plan, settings: Settings, backend: Backend, latency: float) -> Plan:
     """The plan with the time and the money that its calls and tokens take."""
     seconds = result.calls.scaled(latency / settings.concurrency_of(backend)).longer(result.rounds.scaled(latency))
@@ -209,7 +92,7 @@ class _Planner:
             part: voice.manner(Client(voice.backend, ledger=ledger, model_id=model_id))
             for part, voice in reranker.voices.items()
         }
-        self._measures = _measures(reranker.voices, reranker.settings, ledger)
+        self._measures = measures_of(reranker.voices, reranker.settings, ledger)
         self._has_ledger = ledger is not None
         self._counts: dict[tuple[int, str], tuple[Estimate, Estimate]] = {}
 
@@ -219,7 +102,7 @@ class _Planner:
         calls, rounds = self._of_size(len(head), request.query.id if reranker.method.knows_query else "")
         every = 1 if self._has_ledger else max(1, round(calls.expected / RENDERED))
         asks = [
-            _CountingAsk(
+            CountingAsk(
                 head,
                 0,
                 {
@@ -278,7 +161,7 @@ class _Planner:
         documents = tuple(Document(str(i)) for i in range(n))
         asked, chains = 0, 0.0
         for seed in range(RUNS):
-            ask = _CountingAsk(documents, seed)
+            ask = CountingAsk(documents, seed)
             loop = VirtualLoop()
             loop.run(self._reranker.run_strategy(documents, Remember(ask), query_id))
             asked += ask.asked
@@ -293,7 +176,7 @@ class _GraderPlanner:
         self._grader = grader
         self._every, self._seen, self._prompts = every, 0, 0
         self._tokens, self._flops = (0, 0), 0.0
-        self._measures = _measures(grader.voices, grader.settings, ledger)
+        self._measures = measures_of(grader.voices, grader.settings, ledger)
         model_id = grader.settings.model_id
         self._manners: dict[str, Manner] = {
             part: voice.manner(Client(voice.backend, ledger=ledger, model_id=model_id))
@@ -308,7 +191,7 @@ class _GraderPlanner:
         asked, free, chain = 0, 0, 0.0
         for i in range(samples):
             sources = grader.asks(unit.query, tallies, i, unit.documents, self._manners) if look else None
-            ask = _CountingAsk(unit.documents, 0, sources, clients, self._measures)
+            ask = CountingAsk(unit.documents, 0, sources, clients, self._measures)
             loop = VirtualLoop()
             loop.run(grader.run_recipe(unit.query, unit.documents, Remember(ask)))
             asked, free, chain = asked + ask.asked, free + ask.reused + ask.unfit, max(chain, loop.time())
@@ -329,83 +212,6 @@ class _GraderPlanner:
         result.note = self._measures[next(iter(self._measures))].note
 
 
-@dataclass(slots=True)
-class _CountingAsk(Ask):
-    """Counts questions and answers them as a judge would who finds the first stage's order right on the whole."""
-
-    documents: Sequence[Document]
-    seed: int
-    templated: Mapping[str, TemplateAsk] | None = None
-    """Makes the prompts of each part of the method, where their tokens or the ledger's answers are wanted."""
-    clients: Mapping[str, Client] = field(default_factory=dict)
-    measures: Mapping[str, Measure] = field(default_factory=dict)
-    step: int = 1
-    """Of so many prompts one is looked at."""
-    asked: int = 0
-    reused: int = 0
-    unfit: int = 0
-    rendered: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    flops: float | None = None
-    _worth: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        draw, n = random.Random(self.seed), len(self.documents)
-        self._worth = {d.id: (n - i) / n + draw.gauss(0, 0.5) for i, d in enumerate(self.documents)}
-
-    async def answer(self, question: Question) -> Answer:
-        answer = self._answer(question)
-        if self.templated is not None and (self.asked + self.reused) % self.step == 0:
-            free = self._look_at_prompt(question, answer)
-            if free is not None:
-                return free
-        self.asked += 1
-        await asyncio.sleep(1)
-        return answer
-
-    def _look_at_prompt(self, question: Question, answer: Answer) -> Answer | None:
-        """Adds up the prompt's tokens; the answer, where it takes no call: the ledger holds it, or it does not fit."""
-        assert self.templated is not None
-        templated, client = self.templated[question.by], self.clients[question.by]
-        request = templated.request(question)
-        if not isinstance(request, Request):
-            self.unfit += 1
-            self.step = 1  # the others may not fit either
-            return request
-        reply = client.known(ledger_key(request.canonical(client.identity)))
-        template, n = templated.template, len(question.items)
-        if reply is not None:
-            self.reused += 1
-            return template.read(reply, n)
-        self.rendered += 1
-        measure = self.measures[question.by]
-        prompt, completion = measure.prompt(request), measure.completion(request, template.write(answer, n))
-        self.prompt_tokens += prompt
-        self.completion_tokens += completion
-        if (taken := measure.flops(prompt, completion)) is not None:
-            self.flops = (self.flops or 0.0) + taken
-        return None
-
-    def _answer(self, question: Question) -> Answer:
-        if question.kind == "write":
-            return Written(text=WRITTEN, parts=(WRITTEN,) * 3)
-        worths = [self._worth_of(item) for item in question.items if isinstance(item, Document)]
-        order = sorted(range(len(worths)), key=lambda i: -worths[i])
-        if question.kind == "grade":
-            return Grade(value=worths[0])
-        if question.kind == "compare":
-            return Preference(share=float(worths[0] >= worths[1]))
-        if question.kind == "choose":
-            return Choice(index=order[-1] if question.worst else order[0])
-        return Order(permutation=tuple(order))
-
-    def _worth_of(self, document: Document) -> float:
-        if isinstance(document, Anchor):
-            return document.worth
-        return self._worth[document.of if isinstance(document, Passage) else document.id]
-
-
 def _less(count: Estimate, left: float, free: int) -> Estimate:
     """What is left of a count where some answers take no call."""
     if count.exact or left == 0:
@@ -415,7 +221,3 @@ def _less(count: Estimate, left: float, free: int) -> Estimate:
 
 def _ends(count: int | tuple[int, int]) -> tuple[int, int]:
     return (count, count) if isinstance(count, int) else count
-
-
-def _whole(number: float) -> float:
-    return int(number) if number == int(number) else number
