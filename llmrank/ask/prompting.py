@@ -14,6 +14,7 @@ from llmrank.templates import Rendered, Shown
 from llmrank.templates.fitting import fit
 from llmrank.templates.prepare import safe, safe_values
 
+AT_ONCE = 1 << 20  # characters that are looked at together
 PER_MESSAGE = 16  # tokens that a chat template may add around a message
 
 
@@ -23,6 +24,8 @@ class Prompting:
     def __init__(self, manner: Manner, query: Query, tally: Tally, documents: Sequence[Document] = ()) -> None:
         self._manner = manner
         self._template = manner.template
+        self._ahead = documents
+        """Those that nobody has looked at yet: to look at all together takes less than at each in its turn."""
         self._tally = tally
         self._names_items = self._template.question != "grade"
         told = (query.text, query.description, query.narrative, query.instruction)
@@ -72,19 +75,31 @@ class Prompting:
 
     def _filled(self, documents: Sequence[Document], room: int) -> Rendered | None:
         """The prompt where every text can be shown as it is, as most can: one look at all of them together tells."""
-        new = [d for d in documents if d.id not in self._plain]
-        if new:
-            if any(d.title for d in new) or not self._prepared.keys().isdisjoint([d.id for d in new]):
+        if self._ahead:
+            ahead, self._ahead = self._ahead, ()
+            if sum([len(d.text) for d in ahead]) <= AT_ONCE:
+                self._learn(ahead)
+        plain = self._plain
+        try:
+            texts = [plain[d.id] for d in documents]
+        except KeyError:
+            if not self._learn([d for d in documents if d.id not in plain]):
                 return None
-            together = "\n".join([d.text for d in new])
-            if not together.isascii() or self._safe(together) is not together:
-                return None
-            self._plain.update([(d.id, d.text) for d in new])
-        texts = [self._plain[d.id] for d in documents]
+            texts = [plain[d.id] for d in documents]
         if sum(map(len, texts)) > room:
             return None
         rendered = self._template.filled(self._shown_query, texts)
         return rendered if _size(rendered) <= room else None
+
+    def _learn(self, documents: Sequence[Document]) -> bool:
+        """Whether all of the texts can be shown as they are."""
+        if any(d.title for d in documents) or not self._prepared.keys().isdisjoint([d.id for d in documents]):
+            return False
+        together = "\n".join([d.text for d in documents])
+        if not together.isascii() or self._safe(together) is not together:
+            return False
+        self._plain.update([(d.id, d.text) for d in documents])
+        return True
 
     def _render(
         self,
