@@ -223,9 +223,10 @@ def default_path() -> Path:
 
 
 def damaged(path: Path, error: Exception) -> LedgerError:
+    foreign = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB
+    cure = "" if foreign else "run `llmrank ledger verify`, or "
     return LedgerError(
-        f"{path}: the ledger cannot be used ({error}); nothing was overwritten: "
-        "run `llmrank ledger verify`, or name another with --ledger"
+        f"{path}: the ledger cannot be used ({error}); nothing was overwritten: {cure}name another with --ledger"
     )
 
 

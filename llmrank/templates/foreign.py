@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import yaml
 
-from llmrank.templates.template import Template, TemplateError
+from llmrank.templates.template import Template, TemplateError, text_of
 
 SUFFIXES = (".yaml", ".yml")
 VALIDATION, EXTRACTION = "output_validation_regex", "output_extraction_regex"
@@ -112,11 +112,7 @@ class Foreign(NamedTuple):
 def read_foreign(path: Path, variables: Mapping[str, str] | None = None) -> Template:
     """The template in a YAML file of another reranker. Raises TemplateError, which names file, line and key."""
     origin = str(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TemplateError(f"{origin}: the template cannot be read ({error})") from error
-    return Template(translated(text, origin), origin=origin, variables=variables)
+    return Template(translated(text_of(path, origin), origin), origin=origin, variables=variables)
 
 
 def translated(text: str, origin: str) -> str:

@@ -326,8 +326,14 @@ def _any_of(marks: Sequence[str]) -> re.Pattern[str] | None:
 def read_template(path: Path, variables: Mapping[str, str] | None = None, *, origin: str | None = None) -> Template:
     """The template in a file."""
     origin = origin or str(path)
+    return Template(text_of(path, origin), origin=origin, variables=variables)
+
+
+def text_of(path: Path, origin: str) -> str:
+    """What stands in the file of a template."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TemplateError(f"{origin}: the template cannot be read ({error})") from error
-    return Template(text, origin=origin, variables=variables)
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TemplateError(f"{origin}: byte {error.start} of the template is no UTF-8; save it as UTF-8") from error
+    except OSError as error:
+        raise TemplateError(f"{origin}: the template cannot be read ({error.strerror or error})") from error

@@ -314,3 +314,10 @@ def test_a_comparison_may_have_labels_of_its_own() -> None:
 def test_an_error_names_the_line(text: str, place: int) -> None:
     with pytest.raises(TemplateError, match=rf"^<template>:{place}: "):
         Template(text)
+
+
+def test_a_file_that_is_no_utf_8_is_told_with_the_cure(tmp_path: Path) -> None:
+    path = tmp_path / "mine.j2"
+    path.write_bytes("---\nname: é".encode("latin-1"))
+    with pytest.raises(TemplateError, match=r"mine.j2: byte 10 of the template is no UTF-8; save it as UTF-8$"):
+        load(str(path))
