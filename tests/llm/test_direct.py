@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import gzip
+import zlib
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmrank.llm.backends.servers import servers
 from llmrank.llm.backends.transports import TRANSPORTS, Aiohttp
@@ -244,6 +249,189 @@ def test_an_answer_that_comes_before_all_was_sent_ends_the_connection() -> None:
     answers = with_peer(peer, work)
     assert [a.status if isinstance(a, Answer) else a.kind for a in answers] == [413, 413]
     assert peer.connections == 2
+
+
+def test_a_refusal_that_ends_with_the_connection_is_read_while_the_request_is_still_going_out() -> None:
+    done = asyncio.Event()
+
+    class Early(Peer):
+        async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 413 Too Large\r\n\r\ntoo much")
+            writer.write_eof()
+            await done.wait()  # and reads no more
+            writer.close()
+
+    async def work(url: str) -> Answer | Failure:
+        transport = TRANSPORTS["direct"](servers(url, "")[0])
+        answer = await transport.post("/x", b"x" * 30_000_000)
+        done.set()
+        await transport.close()
+        return answer
+
+    answer = with_peer(Early(echo), work)
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.body) == (413, b"too much")
+
+
+def test_what_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = Peer(echo)
+    monkeypatch.setattr("llmrank.llm.backends.direct.LONGEST_IDLE", 0.0)
+    assert [a.body for a in post(peer, 1, 1, 1) if isinstance(a, Answer)] == [b"0", b"1", b"2"]
+    assert peer.connections == 3
+
+
+def test_whoever_gives_up_while_it_connects_leaves_no_connection_open() -> None:
+    class Counting(Peer):
+        open = 0
+
+        async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.connections += 1
+            self.open += 1
+            try:
+                await reader.read()  # to the end, which comes once the other side is closed
+            except ConnectionError:
+                pass
+            finally:
+                self.open -= 1
+                writer.close()
+
+    peer = Counting(echo)
+
+    async def work(url: str) -> None:
+        transport = TRANSPORTS["direct"](servers(url.replace("127.0.0.1", "localhost"), "")[0])
+        for steps in range(60):
+            asking = asyncio.create_task(transport.post("/x", b"1"))
+            before = peer.connections
+            while steps < 30 and peer.connections == before and not asking.done():
+                await asyncio.sleep(0)
+            for _ in range(steps % 30):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        while peer.open:
+            await asyncio.sleep(0)
+        await transport.close()
+
+    gc.disable()  # it would close what was forgotten
+    try:
+        with_peer(peer, work)
+    finally:
+        gc.enable()
+    assert peer.connections
+
+
+def test_event_loops_that_know_fewer_options_will_do() -> None:
+    class Plain(asyncio.SelectorEventLoop):
+        """As uvloop's, whose `create_connection` takes these alone."""
+
+        async def create_connection(  # type: ignore[override]
+            self, factory: Any, host: Any = None, port: Any = None, *, ssl: Any = None, family: int = 0, proto: int = 0,
+            flags: int = 0, sock: Any = None, local_addr: Any = None, server_hostname: Any = None,
+            ssl_handshake_timeout: Any = None, ssl_shutdown_timeout: Any = None,
+        ) -> Any:  # fmt: skip
+            return await super().create_connection(
+                factory, host, port, ssl=ssl, sock=sock, server_hostname=server_hostname
+            )
+
+    async def work() -> Answer | Failure:
+        server = await asyncio.start_server(Peer(echo).serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        transport = TRANSPORTS["direct"](servers(url, "")[0])
+        try:
+            async with asyncio.timeout(20):
+                return await transport.post("/x", b"1")
+        finally:
+            await transport.close()
+            server.close()
+
+    with asyncio.Runner(loop_factory=Plain) as runner:
+        answer = runner.run(work())
+    assert isinstance(answer, Answer)
+    assert answer.body == b"1"
+
+
+COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    "gzip": gzip.compress,
+    "GZIP": gzip.compress,
+    "deflate": zlib.compress,
+    "identity": bytes,
+    "utf-8": bytes,
+}
+
+
+@st.composite
+def said_by_a_server(draw: st.DrawFn) -> bytes:
+    """Any answer that a server may give."""
+    encoding = draw(st.sampled_from(list(COMPRESSED)))
+    body = COMPRESSED[encoding](draw(st.binary(min_size=1, max_size=300)))
+    framing = draw(st.sampled_from(["length", "chunked", "close", "none"]))
+    status = 204 if framing == "none" else draw(st.sampled_from([200, 201, 400, 404, 413, 429, 500, 503]))
+    headers = {"Retry-After": draw(st.sampled_from(["7", " 7 ", "\t0.5"])), "X-Other": "a: b"}
+    headers |= {"Content-Encoding": encoding} if encoding else {}
+    headers |= {"Connection": "close"} if framing == "close" or draw(st.booleans()) else {}
+    if framing == "length":
+        headers["Content-Length"] = str(len(body))
+    elif framing == "chunked":
+        headers["Transfer-Encoding"] = draw(st.sampled_from(["chunked", "Chunked"]))
+        size = draw(st.integers(1, 100))
+        parts = [body[i : i + size] for i in range(0, len(body), size)]
+        body = b"".join(b"%X;q=1\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\nA: 1\r\n\r\n"
+    case: Callable[[str], str] = draw(st.sampled_from([str.lower, str.upper, str.title]))
+    told = [f"{case(name)}:{value}" for name, value in draw(st.permutations(list(headers.items())))]
+    before = draw(st.sampled_from([b"", b"HTTP/1.1 100 Continue\r\n\r\n"]))
+    head = "\r\n".join([f"HTTP/1.1 {status}{draw(st.sampled_from([' OK', ' ', '']))}", *told, "", ""])
+    return before + head.encode() + (b"" if framing == "none" else body)
+
+
+@settings(max_examples=60, deadline=None)
+@given(said_by_a_server())
+def test_whatever_a_server_says_is_read_as_aiohttp_reads_it(said: bytes) -> None:
+    class Saying(Peer):
+        async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(1)
+            writer.write(said)
+            writer.close()
+
+    async def work(url: str) -> list[tuple[int, bytes, str | None]]:
+        found = []
+        for name in ("direct", "aiohttp"):
+            transport = TRANSPORTS[name](servers(url, "")[0])
+            answer = await transport.post("/x", b"1")
+            await transport.close()
+            assert isinstance(answer, Answer), (name, answer)
+            found.append((answer.status, answer.body, answer.headers.get("retry-after")))
+        return found
+
+    ours, theirs = with_peer(Saying(echo), work)
+    assert ours == theirs
+
+
+def test_a_key_does_not_follow_to_another_server() -> None:
+    other = Peer(echo)
+
+    async def work(url: str) -> Answer | Failure:
+        elsewhere = await asyncio.start_server(other.serve, "127.0.0.1", 0)
+        port = elsewhere.sockets[0].getsockname()[1]
+        moved = b"HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:%d/v1/x\r\nContent-Length: 0\r\n\r\n" % port
+        peer.says = lambda *_: moved
+        transport = TRANSPORTS["direct"](servers(url, "a-key-of-mine")[0])
+        try:
+            return await transport.post("/x", b"1")
+        finally:
+            await transport.close()
+            elsewhere.close()
+
+    peer = Peer(echo)
+    answer = with_peer(peer, work)
+    assert isinstance(answer, Answer)
+    assert answer.body == b"1"
+    assert b"a-key-of-mine" in peer.requests[0]
+    assert [b"a-key-of-mine" in request for request in other.requests] == [False]
 
 
 def test_where_a_server_sends_its_clients_on_is_followed() -> None:

@@ -122,6 +122,19 @@ def test_what_was_compressed_is_opened(encoding: str, compress: object) -> None:
         assert found.body == BODY
 
 
+@pytest.mark.parametrize("name", ["identity", "utf-8", "none", ""])
+def test_what_names_no_compression_is_left_as_it_is(name: str) -> None:
+    found, _ = read(sized(BODY, f"Content-Encoding: {name}"))
+    assert found is not None
+    assert found.body == BODY
+
+
+def test_a_chunks_size_may_begin_with_zeros() -> None:
+    found, _ = read(answer(b"0" * 30 + b"2\r\nhi\r\n000\r\n\r\n", "Transfer-Encoding: chunked"))
+    assert found is not None
+    assert found.body == b"hi"
+
+
 @pytest.mark.parametrize(
     ("raw", "keeps"),
     [
@@ -159,6 +172,8 @@ def test_headers_are_found_in_lower_case_and_repeated_ones_together() -> None:
         (answer(b"xyz", "Content-Length: 3", "Content-Length: 4"), "its length is"),
         (answer(b"xyz", "Content-Length: -3"), "its length is"),
         (answer(b"xyz", "Content-Length: ٣"), "its length is"),
+        (answer(b"xyz", f"Content-Length: {'9' * 5000}"), "its length is"),
+        (b"\0\0\x06\x04", "it begins with"),  # of HTTP/2, whose server waits for more
         (answer(b"", "Transfer-Encoding: gzip, chunked"), "transfer encoding is gzip, chunked"),
         (answer(b"zz\r\n", "Transfer-Encoding: chunked"), "is no size of a chunk"),
         (answer(b"2\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked"), "longer than it says"),

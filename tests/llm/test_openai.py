@@ -451,6 +451,9 @@ def test_log_probabilities_that_another_request_took_away_are_asked_for_again() 
         stub.handler = lambda *_: web.json_response(robbed)
         (outcome,) = ask(stub.url, held)
         assert isinstance(outcome, Reply)
+        stub.handler = lambda *_: web.json_response(says(("no", -1e-7), ("!", -9999.0)))  # it is as good as certain
+        (outcome,) = ask(stub.url, request)
+        assert isinstance(outcome, Reply)
 
 
 def test_one_request_finds_out_that_the_backend_refuses() -> None:

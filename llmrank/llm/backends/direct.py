@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import weakref
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from llmrank.llm.types import Failure
 if TYPE_CHECKING:
     from llmrank.llm.backends.transports import Transport
 
-LONGEST_IDLE = 15.0  # seconds; servers close what is idle for long, sometimes just when it is used again
+LONGEST_IDLE = 4.0  # seconds; uvicorn, Node and cpp-httplib close after 5, when a request may be on its way
 SECOND_FAMILY = 0.25  # seconds after which IPv4 is tried beside IPv6, as RFC 8305 has it
 MOVED = frozenset({301, 302, 303, 307, 308})
 
@@ -83,18 +84,21 @@ class Direct:
         return None
 
     async def _connected(self) -> _Connection | Failure:
+        import aiohappyeyeballs  # asyncio's own option for this leaks sockets when cancelled, and uvloop lacks it
         import yarl
 
         try:
             url = yarl.URL(self._server.url)
-            connecting = self._loop.create_connection(
-                _Connection, url.raw_host or "", url.port or 0, ssl=self._tls, happy_eyeballs_delay=SECOND_FAMILY
+            host = url.raw_host or ""
+            addresses = await self._loop.getaddrinfo(host, url.port or 0, type=socket.SOCK_STREAM)
+            reached = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=SECOND_FAMILY)
+            _, connection = await self._loop.create_connection(
+                _Connection, sock=reached, ssl=self._tls, server_hostname=host if self._tls else None
             )
-            _, connection = await connecting
         except ssl.SSLCertVerificationError as error:
             return Failure("unreachable", f"{error}; trust its issuer with SSL_CERT_FILE")
         except OSError as error:
-            return Failure("unreachable", str(error))
+            return Failure("unreachable", str(error) or type(error).__name__)  # a TLS handshake cut short says nothing
         except ValueError as error:  # a name that cannot be one, as with a label of more than 63 letters
             return Failure("unreachable", f"{self._server.url} is no address ({error})")
         self._open.add(connection)
@@ -124,7 +128,7 @@ class _Connection(asyncio.Protocol):
         """What the server answers. Raises OSError or Malformed."""
         self._reading = Reading()
         self._waiting = asyncio.get_running_loop().create_future()
-        self._transport.writelines((head, body))
+        self._transport.write(head + body)  # not `writelines`, which from Python 3.12 on spins over an empty body
         return await self._waiting
 
     def close(self) -> None:
@@ -149,9 +153,12 @@ class _Connection(asyncio.Protocol):
             self._end(answer)
 
     def eof_received(self) -> None:
-        self.usable = False
+        self._over(None)  # not only once all is sent: what ends here may be the refusal of a request that is too long
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._over(error)
+
+    def _over(self, error: Exception | None) -> None:
         self.usable = False
         if self._reading is None:
             return

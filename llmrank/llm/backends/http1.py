@@ -13,9 +13,12 @@ LONGEST_HEAD = 1 << 16  # bytes of a status line with its headers, or of a chunk
 ENCODINGS = "gzip, deflate"
 """Compressions that can be read: what a request may say that it accepts."""
 
+_BEGINNING = b"HTTP/1."
 _STATUS = re.compile(r"HTTP/1\.([01]) ([1-9]\d\d)(?: |$)")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
+_LENGTH = re.compile(r"0*[0-9]{1,18}", re.ASCII)
+_SIZE = re.compile(rb"0*[0-9A-Fa-f]{1,15}")
+_COMPRESSED = re.compile(r"\b(?:gzip|deflate|compress|br|zstd)\b")
 _BARE = (204, 304)  # statuses whose answers have no body
 
 
@@ -42,6 +45,8 @@ class Reading:
         self._raw = self._raw + data if self._raw else data
         while not self._status:
             if (end := self._raw.find(b"\r\n\r\n")) < 0:
+                if not self._raw.startswith(_BEGINNING[: len(self._raw)]):  # of such, some wait for more to be said
+                    raise Malformed(f"it begins with {self._raw[:40]!r}")
                 if len(self._raw) > LONGEST_HEAD:
                     raise Malformed("its headers do not end")
                 return None
@@ -95,7 +100,7 @@ class Reading:
         elif (length := headers.get("content-length")) is not None:
             sizes = {size.strip() for size in length.split(",")}
             size = sizes.pop()
-            if sizes or not (size.isascii() and size.isdigit()):
+            if sizes or not _LENGTH.fullmatch(size):
                 raise Malformed(f"its length is {length[:40]!r}")
             self._left = int(size)
 
@@ -150,8 +155,8 @@ def opened(body: bytes, encoding: str) -> bytes:
             case "deflate":  # some servers leave the frame out
                 framed = body[0] & 15 == 8 and int.from_bytes(body[:2]) % 31 == 0
                 return zlib.decompress(body, zlib.MAX_WBITS if framed else -zlib.MAX_WBITS)
-            case "identity":
-                return body
     except (OSError, EOFError, zlib.error) as error:
         raise Malformed(f"its {encoding} is damaged ({error})") from None
-    raise Malformed(f"it is compressed as {encoding[:40]!r}, which was not asked for")
+    if _COMPRESSED.search(encoding):
+        raise Malformed(f"it is compressed as {encoding[:40]!r}, which was not asked for")
+    return body  # `identity`, or no compression at all: some write `utf-8` there

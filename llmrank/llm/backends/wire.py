@@ -18,6 +18,7 @@ from llmrank.questions import Token
 
 LEAST = -9999.0
 """The log-probability of what cannot be, as servers write it; also that of a token whose own is not told."""
+CERTAIN = -1e-3  # a log-probability that leaves nothing worth telling to other tokens
 
 RETRIED_STATUS = frozenset({408, 409, 425})
 NO_QUOTA = frozenset({"insufficient_quota", "insufficient_balance", "billing_hard_limit_reached"})
@@ -189,12 +190,15 @@ def used(reply: Reply, usage: Any) -> Reply:
 
 
 def without_rivals(reply: Reply, wanted: int) -> bool:
-    """Whether a place tells fewer tokens than were asked for, and all but one of them as what cannot be.
+    """Whether a place tells one token, which has not all the probability, and of fewer than were asked for no other.
 
     vLLM's server answers so where another request that ran with this one named the tokens it wanted to be told: a label
-    would have all the probability there is.
+    would be taken for certain.
     """
-    return any(1 < len(token.top) < wanted and token.top[1][1] <= LEAST for token in reply.tokens or ())
+    return any(
+        1 < len(token.top) < wanted and token.top[1][1] <= LEAST and token.top[0][1] < CERTAIN
+        for token in reply.tokens or ()
+    )
 
 
 def _of_the_answer(tokens: tuple[Token, ...], text: str) -> tuple[Token, ...]:
