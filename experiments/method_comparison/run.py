@@ -41,7 +41,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "blocks-refine": [{"repeats": 4}],
     "setwise-heapsort": [{"children": 9}],
     "all-pairs": [{"sample": 0.1}],
-    "heapsort": [{"swap": False}],
+    "permutation-consistency": [{"focus": True}],
+    "heapsort": [{"swap": False}, {"lazy": True}],
+    "quicksort": [{"lazy": True}],
     "active": [{"swap": False}],
 }
 """Settings besides the defaults."""
