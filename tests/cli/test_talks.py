@@ -231,8 +231,9 @@ class TestTrace:
         with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
             _, said = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert "3 of 6 answers are done, in out.partial" in said
-        assert [json.loads(line)["query_id"] for line in (folder / "out.partial").read_text().splitlines()]
+        done = [json.loads(line)["query_id"] for line in (folder / "out.partial").read_text().splitlines()]
+        assert len(done) in (2, 3)  # the fourth question may be on its way before the third answer is written
+        assert f"{len(done)} of 6 answers are done, in out.partial" in said
         assert not (folder / "out").exists()
 
 
