@@ -3,60 +3,55 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 import time
+from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from data import Group, Groups, docstrings, split
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from data import FRAMES, Doc, Group, Groups, docstrings, split
+from model import ASSISTANT, END, FORMS, LABELS, USER, made, save, trained_tokenizer
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM
 
 from llmrank import templates
-from llmrank.templates import Template
 
-PAD, USER, ASSISTANT, END = MARKS = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>")
-CHAT_TEMPLATE = (
-    "{% for m in messages if m['role'] != 'system' %}"
-    "<|{{ m['role'] }}|>{{ m['content'] }}"
-    "{% if not (loop.last and m['role'] == 'assistant') %}<|end|>{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-# Endings are tokens of their own, so that `methods` shares one with `method`, `changes` with `change`.
-ENDINGS = r"(?<=\p{L}{5})(?:es|ed|e)(?!\w)|(?<=\p{L}{4})(?:ing|ed)(?!\w)|(?<=\p{L}{2}[^su\W])s(?!\w)"
-FORMS = {"pointwise/yes-no": 1, "pointwise/graded": 1, "pairwise/prefer": 2}
-"""The templates on whose prompts it is trained, with how many passages each shows."""
-VOCABULARY = 4096
-CONTEXT = 1024
-ROTARY_BASE = 1e6
 IGNORED = -100
 CHUNK = 24
-SLOW, SHARP = 0.45, 2.0
 
 
 class Stage(NamedTuple):
     """A part of the training: how long the passages are, and what else is asked of the model."""
 
     steps: int
-    groups: int
     longest: int
     hints: float
     """Weight of the auxiliary losses at its beginning and its end."""
     hints_end: float
-    forms: dict[str, float]
+    rate: float
+    """Of learning, as a share of its peak, at its beginning and its end."""
+    rate_end: float
+    forms: dict[str, int]
+    """How many groups of each form a step has."""
 
 
-STAGES = (
-    Stage(300, 12, 30, 1.0, 1.0, {"pointwise/yes-no": 1.0}),
-    Stage(600, 12, 80, 0.7, 0.2, {"pointwise/yes-no": 0.8, "pointwise/graded": 0.1, "pairwise/prefer": 0.1}),
-    Stage(500, 9, 160, 0.2, 0.0, {"pointwise/yes-no": 0.6, "pointwise/graded": 0.2, "pairwise/prefer": 0.2}),
+YES_NO, GRADED, PREFER = FORMS
+FIRST = (
+    Stage(250, 30, 1.0, 1.0, 1.0, 0.7, {YES_NO: 8, GRADED: 2, PREFER: 2}),
+    Stage(600, 60, 0.7, 0.2, 0.6, 0.25, {YES_NO: 5, GRADED: 3, PREFER: 3}),
+    Stage(300, 130, 0.2, 0.1, 0.25, 0.01, {YES_NO: 4, GRADED: 2, PREFER: 2}),
 )
+SECOND = (
+    Stage(450, 80, 0.2, 0.1, 0.45, 0.2, {YES_NO: 5, GRADED: 2, PREFER: 4}),
+    Stage(450, 160, 0.1, 0.05, 0.2, 0.0, {YES_NO: 4, GRADED: 2, PREFER: 3}),
+)
+"""A second run over it, with optimizers and hints of its own and a lower peak of the learning rate. What ships is
+the mean of what both come to."""
 
 
 def main() -> None:
@@ -70,125 +65,93 @@ def main() -> None:
     tokenizer = trained_tokenizer([text for doc in train for text in (doc.first, doc.rest)])
     model = made(tokenizer)
     print(f"{len(train)} docstrings, {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    stages = [s._replace(steps=max(1, round(s.steps * arguments.scale))) for s in STAGES]
-    fit(model, tokenizer, Groups(train, seed=1, rename=0.6), stages)
+    first, second = (
+        [s._replace(steps=max(1, round(s.steps * arguments.scale))) for s in stages] for stages in (FIRST, SECOND)
+    )
+    telling = weights(train, tokenizer)
+    forms = {name: Form(name, tokenizer, telling) for name in FORMS}
+    fit(model, Groups(train, seed=1, rename=0.6), first, forms)
+    first_weights = rounded(model)
+    model.load_state_dict(first_weights)
+    torch.manual_seed(1)
+    fit(model, Groups(train, seed=3, rename=0.6), second, forms)
+    model.load_state_dict({name: (weight + first_weights[name]) / 2 for name, weight in rounded(model).items()})
     save(model, tokenizer, arguments.output)
 
 
-def trained_tokenizer(texts: list[str]) -> Tokenizer:
-    """A lower-casing byte-level BPE in which a word is the same token wherever it stands."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"\s+"), "removed"),
-            pre_tokenizers.Split(Regex(r"[^\w\s]|_"), "isolated"),
-            pre_tokenizers.Split(Regex(ENDINGS), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[AddedToken(mark, special=True, normalized=False) for mark in MARKS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    asked = [content for name, n in FORMS.items() for _, content in templates.load(name).render("", [""] * n).messages]
-    tokenizer.train_from_iterator(texts + [*asked, "yes no a b 0 1 2 3"] * 50, trainer)
-    return tokenizer
-
-
-def made(tokenizer: Tokenizer) -> LlamaForCausalLM:
-    """A Llama of three layers, with heads that look for equal tokens from the start."""
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=128, intermediate_size=384, num_hidden_layers=3,
-        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=CONTEXT, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": ROTARY_BASE}, rms_norm_eps=1e-5,
-        pad_token_id=tokenizer.token_to_id(PAD), bos_token_id=None, eos_token_id=tokenizer.token_to_id(END),
-    )  # fmt: skip
-    model = LlamaForCausalLM(config).float()
-    with torch.no_grad():
-        model.model.embed_tokens.weight.normal_()
-        for layer in model.model.layers:
-            for weight in (*layer.self_attn.parameters(), *layer.mlp.parameters()):
-                weight.normal_(std=weight.shape[1] ** -0.5)
-            layer.self_attn.o_proj.weight.mul_(0.4)
-            layer.mlp.down_proj.weight.mul_(0.4)
-        _look_for_equals(model.model.layers[1].self_attn, heads=2)
-        model.lm_head.weight.mul_(0.5)
-    return model
-
-
-def _look_for_equals(attention: nn.Module, heads: int) -> None:
-    """Lets some heads attend to equal tokens wherever they stand: keys are queries, in the slow rotary dimensions."""
-    half = attention.head_dim // 2
-    slow = torch.arange(half) >= SLOW * half
-    for head in range(heads):
-        rows = head * attention.head_dim + torch.arange(attention.head_dim)
-        chosen, others = rows[slow.repeat(2)], rows[~slow.repeat(2)]
-        attention.q_proj.weight[chosen] *= SHARP
-        attention.k_proj.weight[chosen] = attention.q_proj.weight[chosen]
-        attention.q_proj.weight[others] *= 0.1
+def rounded(model: LlamaForCausalLM) -> dict[str, Tensor]:
+    """The weights as a saved model has them."""
+    return {name: weight.half().float() for name, weight in model.state_dict().items()}
 
 
 class Form:
     """A template of llmrank as pieces of tokens, between which the query and the passages go."""
 
-    def __init__(self, template: Template, tokenizer: Tokenizer) -> None:
-        n = 2 if template.question == "compare" else 1
-        shown = template.render("\ue000", ["\ue000"] * n).messages
+    def __init__(self, name: str, tokenizer: Tokenizer, weights: list[float]) -> None:
+        shown = templates.load(name).render("\ue000", ["\ue000"] * FORMS[name]).messages
         (content,) = (text for role, text in shown if role == "user")
-        self._tokenizer = tokenizer
+        self._weights = weights
+        self.ids = lru_cache(256)(lambda text: tokenizer.encode(text, add_special_tokens=False).ids)
         pieces = [self.ids(piece) for piece in content.split("\ue000")]
         mark = tokenizer.token_to_id
         self._pieces = [[mark(USER), *pieces[0]], *pieces[1:-1], [*pieces[-1], mark(END), mark(ASSISTANT)]]
         self._end = mark(END)
-        self._answers: dict[str, int] = {}
+        self.labels = self.ids(LABELS[name])
 
-    def ids(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
-
-    def example(self, query: str, passages: list[str], answer: str, longest: int) -> Example:
+    def example(self, query: str, passages: list[str], label: int, longest: int) -> Example:
         asked, shown = self.ids(query)[:40], [self.ids(p)[:longest] for p in passages]
-        ids, hints, places = list(self._pieces[0]), [IGNORED] * len(self._pieces[0]), [0] * len(self._pieces[0])
-        known = set(asked)
-        for i, (inserted, piece) in enumerate(zip([asked, *shown], self._pieces[1:], strict=True)):
-            ids += inserted + piece
-            told = [int(t in known) for t in inserted] if i else [IGNORED] * len(inserted)
-            hints += told + [IGNORED] * len(piece)
-            places += [min(i, 1) + 1] * len(inserted) + [0] * len(piece)
-        found = known.intersection(shown[0])
-        (said,) = self.ids(answer)
-        return Example(ids, hints, places, said, len(found) / max(1, len(known)), self._end)
+        weight = {t: self._weights[t] for t in asked}
+        whole = sum(weight.values())
+        ids = [*self._pieces[0], *asked, *self._pieces[1]]
+        before = len(ids)
+        places = [0] * len(self._pieces[0]) + [1] * len(asked) + [0] * len(self._pieces[1])
+        occurs, fresh, reached = ([IGNORED] * before for _ in range(3))
+        covered = list[float]()
+        for i, (passage, piece) in enumerate(zip(shown, self._pieces[2:], strict=True)):
+            seen, sum_ = set[int](), 0.0
+            for t in passage:
+                new = t in weight and t not in seen
+                if new:
+                    seen.add(t)
+                    sum_ += weight[t]
+                occurs.append(t in weight)
+                fresh.append(new)
+                reached.append(sum_ / whole if whole else 0.0)
+            covered.append(reached[-1] if passage else 0.0)
+            ids += passage + piece
+            places += [i + 2] * len(passage) + [0] * len(piece)
+            for hint in (occurs, fresh, reached):
+                hint += [IGNORED] * len(piece)
+        return Example(ids, places, occurs, fresh, reached, (*covered, IGNORED)[:2], self.labels[label], self._end)
 
 
 class Example(NamedTuple):
     ids: list[int]
-    hints: list[int]
-    """For each token of a passage whether it occurs in the query."""
     places: list[int]
-    """For each token whether it stands in the frame (0), the query (1) or a passage (2)."""
+    """For each token whether it stands in the frame (0), the query (1), the first passage (2) or the second (3)."""
+    occurs: list[int]
+    """For each token of a passage whether it occurs in the query."""
+    fresh: list[int]
+    """And whether it does so for the first time."""
+    reached: list[float]
+    """And the weighted share of the query that the passage has had up to here."""
+    covered: tuple[float, ...]
+    """That share for the whole of each passage."""
     answer: int
-    covered: float
-    """Share of the query's tokens that the first passage has."""
     end: int
 
 
 def examples(form: Form, name: str, group: Group, longest: int, rng: random.Random) -> list[Example]:
-    """The questions of one form about a group, the passage that answers first."""
-    query, (right, *wrong) = group.query, group.passages
+    """Four questions of one form about a group."""
+    query, (right, near, *_, far) = group.query, group.passages
     if name == "pointwise/yes-no":
-        return [form.example(query, [p], "no" if i else "yes", longest) for i, p in enumerate(group.passages)]
-    if name == "pairwise/prefer":
-        pairs = [([right, w], "A") if rng.random() < 0.5 else ([w, right], "B") for w in wrong[:2]]
-        return [form.example(query, shown, answer, longest) for shown, answer in pairs]
-    near, *_, far = wrong
-    hidden = " ".join([*far.split()[: len(right.split())], *right.split()[: len(right.split()) // 2]])
-    graded = ((right, "3"), (hidden, "2"), (near, "1"), (far, "0"))
-    return [form.example(query, [passage], grade, longest) for passage, grade in graded]
+        return [form.example(query, [p], i == 0, longest) for i, p in enumerate(group.passages)]
+    half = len(right.split()) // 2
+    hidden = " ".join([*far.split()[:half], *right.split()[:half]])
+    if name == "pointwise/graded":
+        return [form.example(query, [p], 3 - i, longest) for i, p in enumerate((right, hidden, near, far))]
+    pairs = [(right, near), rng.choice([(right, far), (hidden, near), (near, far)])]
+    return [form.example(query, [*shown][::d], d < 0, longest) for shown in pairs for d in (1, -1)]
 
 
 class Hints(nn.Module):
@@ -196,42 +159,62 @@ class Hints(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.place = nn.Linear(width, 3)
-        self.occurs = nn.Linear(width, 1)
-        self.covered = nn.Linear(width, 1)
+        self.place = nn.Linear(width, 4)
+        self.occurs = nn.Linear(width, 2)
+        self.reached = nn.Linear(width, 1)
+        self.covered = nn.Linear(width, 2)
 
 
-def fit(model: LlamaForCausalLM, tokenizer: Tokenizer, groups: Groups, stages: list[Stage]) -> None:
-    rng, forms = random.Random(2), {name: Form(templates.load(name), tokenizer) for name in FORMS}
+def weights(docs: list[Doc], tokenizer: Tokenizer) -> list[float]:
+    """How telling each token is in a query: the logarithm of how rare it is. The words of the frames tell nothing."""
+    count = Counter(t for e in tokenizer.encode_batch([d.rest for d in docs]) for t in set(e.ids))
+    count.update(dict.fromkeys({t for e in tokenizer.encode_batch(list(FRAMES)) for t in e.ids}, len(docs)))
+    return [max(0.05, math.log((len(docs) + 1) / (count[t] + 1))) for t in range(tokenizer.get_vocab_size())]
+
+
+def fit(model: LlamaForCausalLM, groups: Groups, stages: list[Stage], forms: dict[str, Form]) -> None:
+    rng = random.Random(2)
     hints = Hints(model.config.hidden_size)
     optimizers = _optimizers(model, hints)
     total, step, progress = sum(s.steps for s in stages), 0, Progress()
     for stage in stages:
         for i in range(stage.steps):
             weight = stage.hints + (stage.hints_end - stage.hints) * i / stage.steps
-            (name,) = rng.choices(list(stage.forms), list(stage.forms.values()))
-            longest = 3 * stage.longest // 2  # tokens
-            drawn = [examples(forms[name], name, groups.draw(stage.longest), longest, rng) for _ in range(stage.groups)]
+            longest = 5 * stage.longest // 2  # tokens: few passages are cut, so that no right one loses its answer
+            names = [name for name, n in stage.forms.items() for _ in range(n)]
+            drawn = [examples(forms[name], name, groups.draw(stage.longest), longest, rng) for name in names]
             losses = _losses(model, hints, [e for group in drawn for e in group])
-            loss = losses["answer"] + 0.1 * losses["end"]
-            loss = loss + weight * (losses["occurs"] + losses["place"] + 0.5 * losses["covered"])
-            if name == "pointwise/yes-no":
-                margins = _margins(losses["logits"], forms[name], len(drawn))
-                losses["ranked"] = functional.cross_entropy(margins, torch.zeros(len(drawn), dtype=torch.long))
-                losses["first"] = (margins.argmax(1) == 0).float().mean()
-                loss = loss + losses["ranked"]
-                progress.seen(losses)
-            rate = min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / total)))
+            losses |= _ranked(losses["logits"], names, forms)
+            loss = losses["answer"] + 0.1 * losses["end"] + losses["ranked"]
+            loss = loss + weight * sum(losses[hint] for hint in ("place", "occurs", "reached", "covered"))
+            rate = min((step + 1) / 50, stage.rate + (stage.rate_end - stage.rate) * i / stage.steps)
             _step(model, optimizers, loss, rate)
             step += 1
+            progress.seen(losses)
             if step % 25 == 0:
                 progress.told(step, total)
 
 
-def _margins(logits: Tensor, form: Form, groups: int) -> Tensor:
-    """How much likelier yes is than no, a row for each group."""
-    (yes,), (no,) = form.ids("yes"), form.ids("no")
-    return (logits[:, yes] - logits[:, no]).view(groups, -1)
+def _ranked(logits: Tensor, names: list[str], forms: dict[str, Form]) -> dict[str, Tensor]:
+    """How well the passages of each group are told apart by the logits of the labels, and how often rightly."""
+    found: dict[str, Tensor] = {}
+    losses = []
+    for name, form in forms.items():
+        rows = [i for i, n in enumerate(names) if n == name]
+        if not rows:
+            continue
+        said = logits.view(len(names), 4, -1)[rows][..., form.labels]
+        if name == "pairwise/prefer":
+            score = (said[..., 0] - said[..., 1]).view(-1, 2) / 2 @ torch.tensor([1.0, -1.0])
+            margins = torch.stack([score, -score], dim=1)
+        elif name == "pointwise/graded":
+            margins = 2 * said.softmax(-1) @ torch.arange(4.0)
+        else:
+            margins = said[..., 1] - said[..., 0]
+        first = torch.zeros(len(margins), dtype=torch.long)
+        losses.append(functional.cross_entropy(margins, first, reduction="sum") / len(names))
+        found[name] = (margins.argmax(1) == 0).float().mean()
+    return found | {"ranked": sum(losses)}
 
 
 def _step(model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], loss: Tensor, rate: float) -> None:
@@ -248,29 +231,29 @@ def _step(model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], loss
 class Progress:
     """What the last steps came to, in a line."""
 
-    NAMES = ("answer", "place", "occurs", "covered", "ranked", "first")
+    NAMES = ("answer", "place", "occurs", "reached", "covered", "ranked", *FORMS)
 
     def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._rows: list[list[float]] = []
+        self._started = time.process_time()
+        self._rows: list[dict[str, float]] = []
 
     def seen(self, losses: dict[str, Tensor]) -> None:
-        self._rows.append([losses[name].item() for name in self.NAMES])
+        self._rows.append({name: losses[name].item() for name in self.NAMES if name in losses})
 
     def told(self, step: int, total: int) -> None:
-        means = [sum(column) / len(column) for column in zip(*self._rows, strict=True)]
-        figures = "  ".join(f"{name} {mean:.3f}" for name, mean in zip(self.NAMES, means, strict=False))
-        print(f"{time.perf_counter() - self._started:5.0f} s  step {step} of {total}  {figures}", flush=True)
+        told = [(name, [row[name] for row in self._rows if name in row]) for name in self.NAMES]
+        figures = "  ".join(f"{name.split('/')[-1]} {sum(seen) / len(seen):.3f}" for name, seen in told if seen)
+        print(f"{time.process_time() - self._started:5.0f} s  step {step} of {total}  {figures}", flush=True)
         self._rows.clear()
 
 
 def _optimizers(model: LlamaForCausalLM, hints: Hints) -> list[torch.optim.Optimizer]:
     """Muon for the matrices between embedding and head, AdamW for everything else."""
     inner = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    known = {id(p) for p in (*inner, model.model.embed_tokens.weight)}
+    known = {id(p) for p in inner}
     rest = [p for p in (*model.parameters(), *hints.parameters()) if id(p) not in known]
     muon = torch.optim.Muon([{"params": inner, "peak": 0.01}], lr=0.01, weight_decay=0.01, adjust_lr_fn="original")
-    adam = [{"params": rest, "peak": 2e-3}, {"params": [model.model.embed_tokens.weight], "peak": 2e-3}]
+    adam = [{"params": rest, "peak": 2e-3}]
     return [muon, torch.optim.AdamW(adam, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
@@ -280,32 +263,48 @@ def _losses(model: LlamaForCausalLM, hints: Hints, batch: list[Example]) -> dict
     chunks = [order[i : i + CHUNK] for i in range(0, len(order), CHUNK)]  # of like length, so that little is padded
     columns = [_outputs(model, hints, [batch[i] for i in chunk]) for chunk in chunks]
     joined = (torch.cat(column).float() for column in zip(*columns, strict=True))
-    logits, ends, share, guessed, occurs, placed, places = joined
-    sorted_batch = [batch[i] for i in order]
+    logits, ends, covered, share, placed, places, occurs, told, reached, share_here = joined
+    in_order = [batch[i] for i in order]
     back = torch.tensor(order).argsort()
+    binary = functional.binary_cross_entropy_with_logits
     return {
         "logits": logits[back],
-        "answer": functional.cross_entropy(logits, torch.tensor([e.answer for e in sorted_batch])),
-        "end": functional.cross_entropy(ends, torch.tensor([e.end for e in sorted_batch])),
+        "answer": functional.cross_entropy(logits, torch.tensor([e.answer for e in in_order])),
+        "end": functional.cross_entropy(ends, torch.tensor([e.end for e in in_order])),
         "place": functional.cross_entropy(placed, places.long()),
-        "occurs": functional.binary_cross_entropy_with_logits(guessed, occurs),
-        "covered": functional.binary_cross_entropy_with_logits(share, torch.tensor([e.covered for e in sorted_batch])),
+        "occurs": binary(occurs, told),
+        "reached": binary(reached, share_here) - _entropy(share_here),
+        "covered": binary(covered, share) - _entropy(share),
     }
+
+
+def _entropy(share: Tensor) -> Tensor:
+    """What a cross-entropy comes to at best."""
+    return -(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)).mean()
 
 
 def _outputs(model: LlamaForCausalLM, hints: Hints, batch: list[Example]) -> tuple[Tensor, ...]:
     longest = max(len(e.ids) for e in batch) + 1
+
+    def table(name: str) -> Tensor:
+        rows = (getattr(e, name) for e in batch)
+        return torch.tensor([[*row, *[IGNORED] * (longest - len(row))] for row in rows])
+
     ids = torch.tensor([[*e.ids, e.answer] + [0] * (longest - 1 - len(e.ids)) for e in batch])
-    occurs = torch.tensor([e.hints + [IGNORED] * (longest - len(e.ids)) for e in batch])
-    places = torch.tensor([e.places + [IGNORED] * (longest - len(e.ids)) for e in batch])
     at = torch.tensor([[len(e.ids) - 1, len(e.ids)] for e in batch])
-    asked, real = occurs != IGNORED, places != IGNORED
+    places, occurs, reached = table("places"), torch.stack([table("occurs"), table("fresh")], dim=2), table("reached")
+    share = torch.tensor([e.covered for e in batch])
+    real, asked = places != IGNORED, occurs[..., 0] != IGNORED
     with torch.autocast("cpu", torch.bfloat16):
         after, said = _states(model, ids, at)
-        placed, guessed = hints.place(after[0][real]), hints.occurs(after[1][asked]).squeeze(1)
-        share = hints.covered(said[:, 0]).squeeze(1)
+        placed, found = hints.place(after[0][real]), hints.occurs(after[1][asked])
+        here, covered = hints.reached(after[2][asked]).squeeze(1), hints.covered(said[:, 0])
     logits = said.float() @ model.lm_head.weight.T  # in full precision: the answers come from here
-    return logits[:, 0], logits[:, 1], share, guessed, occurs[asked], placed, places[real]
+    told = share != IGNORED
+    return (
+        *(logits[:, 0], logits[:, 1], covered[told], share[told], placed, places[real]),
+        *(found, occurs[asked], here, reached[asked]),
+    )
 
 
 def _states(model: LlamaForCausalLM, ids: Tensor, at: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -330,8 +329,9 @@ def _states(model: LlamaForCausalLM, ids: Tensor, at: Tensor) -> tuple[list[Tens
             )
         )
         q, k = _rotated(q, cos[places][:, None], sin[places][:, None]), _rotated(k, cos, sin)
-        seen = (torch.arange(ids.shape[1]) <= at[..., None])[:, None] if final else None
-        mixed = functional.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=seen, is_causal=not final)
+        later = torch.where(torch.arange(ids.shape[1]) <= places[..., None], 0.0, -math.inf)[:, None]
+        scores = (q @ k.transpose(2, 3)).float() * attention.head_dim**-0.5 + later
+        mixed = scores.softmax(-1).to(v.dtype) @ v
         x = (x[rows, at] if final else x) + attention.o_proj(mixed.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
         after.append(x)
@@ -341,23 +341,6 @@ def _states(model: LlamaForCausalLM, ids: Tensor, at: Tensor) -> tuple[list[Tens
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
-
-
-def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
-    """The folder of the model, also as versions of transformers before 5 read it."""
-    told = {"eos_token": END, "pad_token": PAD, "model_max_length": CONTEXT, "clean_up_tokenization_spaces": False}
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **told)
-    fast.chat_template = CHAT_TEMPLATE
-    model.half().save_pretrained(folder)
-    fast.save_pretrained(folder)
-    for name, more in (
-        ("config.json", {"rope_theta": ROTARY_BASE, "torch_dtype": "float16"}),
-        ("tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}),
-    ):
-        file = folder / name
-        written = json.dumps(json.loads(file.read_text(encoding="utf-8")) | more, indent=2, sort_keys=True)
-        file.write_text(f"{written}\n", encoding="utf-8")
-    (folder / "model.safetensors").chmod(0o644)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ JOBS = (
     ("sliding-window", JUDGE),
 )
 NOTE = (
-    "The lexical judge counts shared words. The nano judge is a language model of 1.7 million parameters that ships "
+    "The lexical judge counts shared words. The nano judge is a language model of 1.9 million parameters that ships "
     "with llmrank: for trying things out, below BM25 as a ranker. The simulated judge knows the grades and errs (noise "
     "0.15, one reply in fifty unreadable). Intervals: Student's t over the 12 queries."
 )

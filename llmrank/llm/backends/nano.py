@@ -1,6 +1,6 @@
 """The `nano` backend: the small judge that ships with the package, run with numpy.
 
-A Llama of 1.7 million parameters, trained on the docstrings of Python's standard library by `experiments/nano_judge`
+A Llama of 1.9 million parameters, trained on the docstrings of Python's standard library by `experiments/nano_judge`
 on the prompts of `pointwise/yes-no`, `pointwise/graded` and `pairwise/prefer`. It is a real language model with real
 log-probabilities, for trying things out without a key, a download or a GPU. What it judges by is which words of the
 query a passage has: as a ranker it stays below BM25.
