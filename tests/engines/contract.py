@@ -66,7 +66,14 @@ def _thinking() -> Request:
 
 def _raw() -> list[Request]:
     request = asked(GRADE, sampling=Sampling(max_tokens=4))
-    prompts = ("Query: rivers\nPassage: a river\nRelevant:", "The river", "One two three", "def f(", "yes no yes")
+    prompts = (
+        "Query: rivers\nPassage: a river\nRelevant:",
+        "The river",
+        "One two three",
+        "def f(",
+        "yes no yes",
+        "Relevant? Answer yes or no.",
+    )
     return [replace(request, messages=(), prompt=prompt) for prompt in prompts]
 
 
