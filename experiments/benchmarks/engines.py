@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmrank import Document, Query, Reranker
 from llmrank.llm.backends import open_backend
@@ -44,10 +44,10 @@ QUERY = Query("q", "what flows through the valley")
 GRADE, PREFER = load("pointwise/yes-no"), load("pairwise/prefer")
 ONE_TOKEN = Sampling(max_tokens=1, logprobs=20)
 OUT_OF_REACH = """\
-  Half of what arbitrary order computes is out of reach. The second passage stands behind another first one in every
-  prompt, and is computed each time with what follows it. Arbitrary order computes both passages (the words before
-  them are in its cache too), the best order one of the two: a little more than half, the less the longer passages are.
-  Both orders of a pair have no more than these words in common."""
+  For one query half of what arbitrary order computes is out of reach. The second passage stands behind another first
+  one in every prompt, and is computed each time with what follows it. Arbitrary order computes both passages (the words
+  before them are in its cache too), the best order one of the two: a little more than half, the less the longer
+  passages are. Where queries of some length take turns, arbitrary order computes them, too, time and again."""
 
 
 def texts(n: int, words: int, seed: int = 0) -> list[str]:
@@ -127,14 +127,35 @@ def throughput(model: Path) -> None:
     backend.close()
 
 
-def prefill(model: Path, words: int, blocks: int) -> None:
-    """All pairs of 50 documents in a cache that holds a few prompts: prompt tokens computed, by vLLM's own counts."""
+class Job(NamedTuple):
+    """All pairs of 50 documents for each of several queries."""
+
+    queries: int
+    asked: int
+    """Words of a query."""
+    shown: int
+    """Words of a document."""
+    blocks: int
+    """Of the cache."""
+
+    def prompts(self) -> list[tuple[tuple[str, str], ...]]:
+        made = []
+        for seed, text in enumerate(texts(self.queries, self.asked, seed=-1)):
+            pairs = itertools.permutations(texts(DOCUMENTS, self.shown, seed), 2)
+            made += [PREFER.render(Query("q", text), pair).messages for pair in pairs]
+        return made
+
+
+JOBS = (Job(1, 6, 30, 48), Job(1, 6, 100, 120), Job(12, 30, 30, 48))
+
+
+def prefill(model: Path, job: Job) -> None:
+    """All pairs in a cache that holds a few prompts: prompt tokens computed, by vLLM's own counts."""
     from vllm import SamplingParams
 
-    options = {"block_size": BLOCK, "max_num_seqs": 4, "num_gpu_blocks_override": blocks}
-    shown = list(itertools.permutations(texts(DOCUMENTS, words), 2))
-    random.Random(1).shuffle(shown)  # the order of arrival: of queries that take turns, of a sample, of sorts
-    requests = [Request(PREFER.render(QUERY, pair).messages, sampling=ONE_TOKEN) for pair in shown]
+    options = {"block_size": BLOCK, "max_num_seqs": 4, "num_gpu_blocks_override": job.blocks}
+    requests = [Request(messages, sampling=ONE_TOKEN) for messages in job.prompts()]
+    random.Random(1).shuffle(requests)  # the order of arrival: of queries that take turns, of a sample, of sorts
     llm = bare(model, **options)
     tokenizer = llm.get_tokenizer()
     chats = [[{"role": role, "content": content} for role, content in r.messages] for r in requests]
@@ -156,10 +177,10 @@ def prefill(model: Path, words: int, blocks: int) -> None:
     backend.close()
     mean = total / len(prompts)
     print(
-        f"all pairs of {DOCUMENTS} documents of {words} words: {len(prompts)} prompts of {mean:.0f} tokens on average, "
-        f"arriving shuffled"
+        f"all pairs of {DOCUMENTS} documents of {job.shown} words for {job.queries} queries of {job.asked} words: "
+        f"{len(prompts)} prompts\n  of {mean:.0f} tokens on average, arriving shuffled; "
+        f"the cache holds {job.blocks * BLOCK / mean:.0f} of them"
     )
-    print(f"  the cache holds {blocks * BLOCK / mean:.0f} prompts")
     print(f"  as they arrive             {arbitrary:9} tokens computed of {total}")
     print(
         f"  by their heads             {aware:9} computed: {aware / arbitrary:.2f} of that, {aware / total:.2f} of all"
@@ -195,8 +216,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(sys.argv[1]) if len(sys.argv) > 1 else tiny(folder)
         throughput(model)
-        for words, blocks in ((30, 48), (100, 120)):
-            prefill(model, words, blocks)
+        for job in JOBS:
+            prefill(model, job)
         print(OUT_OF_REACH)
         sys.stdout.flush()
 
