@@ -162,11 +162,9 @@ class Settings(BaseModel):
             return cls(**given)
         except ValidationError as error:
             first = error.errors()[0]
-            flag = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
             if first["type"] == "extra_forbidden":
                 raise InputError(f"{first['loc'][0]} is no setting; there are {', '.join(cls.model_fields)}") from None
-            problem = first["msg"].removeprefix("Value error, ")
-            raise InputError(f"{flag} {first['input']}: {problem[:1].lower()}{problem[1:]}") from None
+            raise complaint(error) from None
 
     @cached_property
     def model_architecture(self) -> Architecture | None:
@@ -254,3 +252,12 @@ def _price(text: str) -> Price:
     if not (0 <= prompt < float("inf") and 0 <= completion < float("inf")):
         raise ValueError("prices must not be below 0")
     return Price(prompt, completion)
+
+
+def complaint(error: ValidationError) -> InputError:
+    """What is wrong with the first of the flags that were refused."""
+    first = error.errors()[0]
+    flag = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
+    given = " ".join(map(str, first["input"])) if isinstance(first["input"], list) else first["input"]
+    problem = first["msg"].removeprefix("Value error, ")
+    return InputError(f"{flag} {given}: {problem[:1].lower()}{problem[1:]}")

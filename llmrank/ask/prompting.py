@@ -139,7 +139,7 @@ class Prompting:
         if document.title:
             title = self._safe(document.title)
             text = f"{document.title}\n{text}"
-        text = safe(text, identifiers=self._names_items)
+        text = self._safe(text)
         size = len(text) if text.isascii() else len(text.encode())
         prepared = self._prepared[document.id] = Prepared(text, title, size)
         return prepared

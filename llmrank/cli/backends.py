@@ -83,7 +83,8 @@ def check(
     where = f" at {client.origin}" if client.origin else ""
     print(textwrap.fill(f"{spec}{where} ({calls} {'call' if calls == 1 else 'calls'})", COLUMNS))
     if context is not None:
-        print(f"context           {context} tokens ({'the server says so' if served else facts.source})")
+        source = facts.source if not served else "the server says so" if client.origin else "the model's files say so"
+        print(f"context           {context} tokens ({source})")
     if (price := facts.price) is not None:
         print(f"price             {price.prompt:g},{price.completion:g} USD per million tokens ({facts.source})")
     for name, verdict in verdicts.items():

@@ -48,10 +48,9 @@ def checked(model: type[Flags], given: Mapping[str, Any], needed: Iterable[str] 
     try:
         found = model(**given)
     except ValidationError as error:
-        first = error.errors()[0]
-        problem = first["msg"].removeprefix("Value error, ")
-        problem = problem[:1].lower() + problem[1:]
-        raise InputError(f"{_flag(first['loc'][0])} {first['input']}: {problem}") from None
+        from llmrank.settings import complaint
+
+        raise complaint(error) from None
     for name in needed:
         if getattr(found, name) in (None, []):
             named = "name the model, for example --backend openai:gpt-4o-mini" if name == "backend" else "name it"

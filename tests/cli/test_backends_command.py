@@ -160,3 +160,12 @@ def test_neither_key_nor_credentials_are_told_or_kept(
     ):
         assert KEY not in text
         assert "hidden-word" not in text
+
+
+def test_a_list_of_flags_is_told_as_it_was_given(llmrank: Program) -> None:
+    refused = llmrank("backends", "check", "nano", "--engine-option", "thinking")
+    assert (refused.code, refused.error) == (2, "--engine-option thinking: write it as KEY=VALUE")
+
+
+def test_what_a_model_here_takes_is_told_by_its_files(llmrank: Program) -> None:
+    assert "context           1024 tokens (the model's files say so)" in llmrank("backends", "check", "nano").out

@@ -76,7 +76,7 @@ class VllmBackend:
             raise BackendRefused(f"{self._spec}: the engine {how} ({error})", failure) from None
 
     def close(self) -> None:
-        """Ends the engine and gives its memory back."""
+        """Ends the engine; its memory comes back once no other engine runs in this process."""
         if self._engine is not None:
             self._engine.close()
 
