@@ -14,6 +14,7 @@ from llmrank.llm.backends import BACKENDS
 from llmrank.llm.backends.lexical import LexicalBackend
 from llmrank.llm.types import CAPABILITIES
 from llmrank.rerank.methods import all_methods
+from tests.cli.conftest import Program
 from tests.llm.test_probe import ignorant, obedient, refusing
 from tests.stub import Stub
 
